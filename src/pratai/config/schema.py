@@ -1,0 +1,224 @@
+"""Every setting of every process: one Struct a section, a docstring and unit for each key.
+
+The reference page `docs/reference/configuration.md` is generated from here. Defaults suit one
+machine. A setting lives here or nowhere: nothing outside `config/` reads the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all sections share."""
+
+
+class Gateway(Section, frozen=True, kw_only=True):
+    """The HTTP door."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="Port to listen on; 0 = any.")] = 9996
+    sync_event_bytes_max: Annotated[
+        int, Meta(ge=1, description="Largest event of a sync call.")
+    ] = 6 * 1024 * 1024
+    async_event_bytes_max: Annotated[
+        int, Meta(ge=1, description="Largest event of an async call.")
+    ] = 1024 * 1024
+    result_bytes_max: Annotated[int, Meta(ge=1, description="Largest result of a call.")] = (
+        6 * 1024 * 1024
+    )
+    package_bytes_max: Annotated[int, Meta(ge=1, description="Largest package, as uploaded.")] = (
+        256 * 1024 * 1024
+    )
+    waiting_max: Annotated[
+        int, Meta(ge=1, description="Sync calls waiting for their result at one time.")
+    ] = 4_096
+    waiting_bytes_max: Annotated[
+        int, Meta(ge=1, description="Bytes of events that waiting sync calls may hold.")
+    ] = 256 * 1024 * 1024
+    deadline_grace_ms: Annotated[
+        int, Meta(ge=0, description="How long past its deadline a result is still waited for.")
+    ] = 500
+    drain_ms: Annotated[
+        int, Meta(ge=0, description="On shutdown, how long running calls may go on.")
+    ] = 30_000
+
+
+class Queue(Section, frozen=True, kw_only=True):
+    """Endpoints of the scheduler and of those who talk to it; equal on all of a cluster."""
+
+    host: Annotated[str, Meta(description="Where the scheduler is reached.")] = "127.0.0.1"
+    scheduler_port: Annotated[
+        int, Meta(ge=1, le=65_535, description="PULL: invocations from gateways and agents.")
+    ] = 5557
+    collector_port: Annotated[
+        int, Meta(ge=1, le=65_535, description="PULL: joins, heartbeats, outcomes from nodes.")
+    ] = 5556
+    node_port: Annotated[
+        int, Meta(ge=1, le=65_535, description="PULL on each node: dispatches.")
+    ] = 5558
+    gateway_port: Annotated[
+        int, Meta(ge=1, le=65_535, description="PULL on each gateway: results of sync calls.")
+    ] = 5559
+
+
+class Scheduler(Section, frozen=True, kw_only=True):
+    """Queues, fairness, leases."""
+
+    queue_max: Annotated[
+        int, Meta(ge=1, description="Sync calls queued for one function; more are throttled.")
+    ] = 512
+    backlog_max: Annotated[
+        int, Meta(ge=1, description="Async events queued for one function; more are refused.")
+    ] = 100_000
+    backlog_total_max: Annotated[
+        int, Meta(ge=1, description="Async events queued in all; more are refused.")
+    ] = 1_000_000
+    payload_bytes_max: Annotated[
+        int,
+        Meta(ge=0, description="Async events kept in memory; beyond it they wait in the journal."),
+    ] = 64 * 1024 * 1024
+    lease_grace_ms: Annotated[
+        int, Meta(ge=0, description="How long past an attempt's deadline its lease lasts.")
+    ] = 5_000
+    recoveries_max: Annotated[
+        int,
+        Meta(ge=1, description="Times an event may be re-run because the platform died under it."),
+    ] = 10
+    node_silence_max_ms: Annotated[
+        int, Meta(ge=1, description="A node unheard of for this long is lost.")
+    ] = 10_000
+
+
+class Node(Section, frozen=True, kw_only=True):
+    """What this machine gives to functions."""
+
+    slots: Annotated[
+        int, Meta(ge=0, description="Calls run at one time; 0 = 32 for each processor.")
+    ] = 0
+    memory_mb: Annotated[
+        int, Meta(ge=0, description="Memory for instances; 0 = three quarters of the machine's.")
+    ] = 0
+    instances_max: Annotated[int, Meta(ge=1, description="Instances at one time.")] = 512
+    idle_max_ms: Annotated[
+        int, Meta(ge=0, description="An instance unused for this long is stopped.")
+    ] = 600_000
+    start_wait_ms: Annotated[
+        int,
+        Meta(ge=0, description="A call waits this long for a busy instance before one is added."),
+    ] = 5
+    depth: Annotated[
+        int, Meta(ge=1, le=8, description="Events handed to one instance of a short function.")
+    ] = 2
+    heartbeat_ms: Annotated[int, Meta(ge=10, description="Time between heartbeats.")] = 2_000
+    log_bytes_max: Annotated[
+        int, Meta(ge=0, description="Log text kept of one invocation; the rest is counted.")
+    ] = 1024 * 1024
+    init_timeout_ms: Annotated[
+        int, Meta(ge=1, description="How long a function's own import may take.")
+    ] = 10_000
+
+
+class Driver(Section, frozen=True, kw_only=True):
+    """How sandboxes are made."""
+
+    name: Annotated[
+        Literal["process", "fake"], Meta(description="Which driver this node uses.")
+    ] = "process"
+    uid_first: Annotated[
+        int, Meta(ge=1, description="As root, instances run under user ids from here on.")
+    ] = 600_000
+    uid_count: Annotated[int, Meta(ge=1, description="How many user ids may be used.")] = 10_000
+    processes_max: Annotated[
+        int, Meta(ge=1, description="Processes and threads of one instance.")
+    ] = 256
+    files_max: Annotated[int, Meta(ge=16, description="Open files of one process.")] = 1_024
+
+
+class Store(Section, frozen=True, kw_only=True):
+    """Where everything durable is kept."""
+
+    name: Annotated[
+        Literal["sqlite", "memory"], Meta(description="Which store; memory keeps nothing.")
+    ] = "sqlite"
+    batch_max: Annotated[
+        int, Meta(ge=1, description="Writes in one commit; 1 = a commit for each.")
+    ] = 2_000
+    waiting_max: Annotated[
+        int, Meta(ge=1, description="Durable writes waiting; more are refused with 503.")
+    ] = 50_000
+    record_sync: Annotated[
+        Literal["all", "failures"], Meta(description="Which sync calls are recorded.")
+    ] = "all"
+    record_buffer_max: Annotated[
+        int, Meta(ge=1, description="Best-effort records waiting; more are dropped and counted.")
+    ] = 20_000
+    invocations_age_max_ms: Annotated[
+        int, Meta(ge=1, description="Finished invocations are kept this long.")
+    ] = 7 * 86_400_000
+    dead_age_max_ms: Annotated[int, Meta(ge=1, description="Dead letters are kept this long.")] = (
+        30 * 86_400_000
+    )
+    logs_age_max_ms: Annotated[int, Meta(ge=1, description="Logs are kept this long.")] = (
+        7 * 86_400_000
+    )
+    bytes_max: Annotated[
+        int, Meta(ge=1, description="Size at which the oldest records are removed.")
+    ] = 4 * 1024**3
+    sweep_ms: Annotated[int, Meta(ge=100, description="Time between sweeps.")] = 60_000
+
+
+class Packages(Section, frozen=True, kw_only=True):
+    """Code by digest and its dependencies."""
+
+    unpacked_bytes_max: Annotated[int, Meta(ge=1, description="Largest package, unpacked.")] = (
+        512 * 1024 * 1024
+    )
+    files_max: Annotated[int, Meta(ge=1, description="Files in one package.")] = 20_000
+    layer_timeout_ms: Annotated[
+        int, Meta(ge=1, description="How long resolving dependencies may take.")
+    ] = 600_000
+    layer_bytes_max: Annotated[int, Meta(ge=1, description="Largest dependency layer.")] = (
+        2 * 1024**3
+    )
+
+
+class Auth(Section, frozen=True, kw_only=True):
+    """Who may call."""
+
+    required: Annotated[bool, Meta(description="Whether a key is needed.")] = True
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What the platform itself writes."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severe level shown.")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "text"], Meta(description="auto = text in a terminal.")
+    ] = "auto"
+    file_bytes_max: Annotated[
+        int, Meta(ge=1024, description="Size at which logs/invocations.jsonl is rotated.")
+    ] = 64 * 1024 * 1024
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All sections. `data_dir` is set by the command line, never by a file."""
+
+    gateway: Gateway = Gateway()
+    queue: Queue = Queue()
+    scheduler: Scheduler = Scheduler()
+    node: Node = Node()
+    driver: Driver = Driver()
+    store: Store = Store()
+    packages: Packages = Packages()
+    auth: Auth = Auth()
+    log: Log = Log()

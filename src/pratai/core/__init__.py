@@ -1,0 +1,1 @@
+"""What all cores share: effects, the shape of a core, deadlines, leases. Pure."""

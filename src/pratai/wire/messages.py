@@ -1,0 +1,225 @@
+"""Every message between processes, grouped by conversation, with who sends it to whom.
+
+Rules of growth: new fields have defaults; a type never changes. `payload` fields hold the bytes
+of an event or result: a network transport sends them as a frame of their own and never decodes
+them; None means "kept in the journal, fetch it there".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pratai.model.invocation import Failure, LogRecord, OutcomeKind, StartKind
+from pratai.model.node import Capacity
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What all messages share: a tag, so that one decoder serves a whole conversation."""
+
+
+class Tick(Message, frozen=True, kw_only=True):
+    """A service to its own core: time that a `Wake` asked for has come."""
+
+
+# gateway -> scheduler
+
+
+class Invoke(Message, frozen=True, kw_only=True):
+    """Run this. Answered by `Result` to `reply_to` for a sync call; recorded for an async one."""
+
+    request_id: str
+    namespace: str
+    function: str
+    version_id: str
+    #: Address of the gateway that waits for the result; "" when nobody does.
+    reply_to: str
+    #: When the caller (sync) or the event (async: its age limit) gives up.
+    deadline_ms: int
+    timeout_ms: int
+    accepted_at_ms: int
+    payload: bytes | None
+    content_type: str = "application/json"
+    #: In the journal: must end in a recorded outcome.
+    journalled: bool = False
+    attempts_max: int = 1
+    backoff_ms: int = 1_000
+    #: 0 = bounded by the nodes alone.
+    concurrency_max: int = 0
+    memory_mb: int = 256
+    #: Attempts begun before (recovery); the next is one higher.
+    attempt: int = 0
+    available_at_ms: int = 0
+    trace: str = ""
+    idempotency_key: str = ""
+    trigger: str = "http"
+
+
+class Cancel(Message, frozen=True, kw_only=True):
+    """The caller of a sync call has gone; free its place, wherever it is."""
+
+    request_id: str
+
+
+# scheduler -> gateway
+
+
+class Backlog(Message, frozen=True, kw_only=True):
+    """A function's backlog of asynchronous events became full, or has room again."""
+
+    namespace: str
+    function: str
+    full: bool
+    retry_after_s: int = 1
+
+
+# scheduler -> node
+
+
+class Dispatch(Message, frozen=True, kw_only=True):
+    """Run this attempt. Answered by `Result` (to `reply_to`) and `Outcome` (to the collector)."""
+
+    request_id: str
+    attempt: int
+    namespace: str
+    function: str
+    version_id: str
+    reply_to: str
+    #: The attempt is killed at this time.
+    deadline_ms: int
+    timeout_ms: int
+    payload: bytes | None
+    content_type: str = "application/json"
+    journalled: bool = False
+    memory_mb: int = 256
+    trace: str = ""
+    idempotency_key: str = ""
+    trigger: str = "http"
+    dispatched_at_ms: int = 0
+
+
+class Withdraw(Message, frozen=True, kw_only=True):
+    """Stop this attempt, running or not; nobody waits for it any more."""
+
+    request_id: str
+    attempt: int
+
+
+class Forget(Message, frozen=True, kw_only=True):
+    """A version was deleted: stop its instances when idle and drop what was prepared."""
+
+    version_id: str
+
+
+# node -> gateway
+
+
+class Result(Message, frozen=True, kw_only=True):
+    """How a sync call ended. Also sent by the scheduler for calls that never reached a node."""
+
+    request_id: str
+    outcome: OutcomeKind
+    payload: bytes = b""
+    content_type: str = "application/json"
+    failure: Failure | None = None
+    attempt: int = 0
+    node_id: str = ""
+    instance_id: str = ""
+    start_kind: StartKind = ""
+    cold_reason: str = ""
+    #: Waiting for an instance to start, in the node.
+    start_us: int = 0
+    run_us: int = 0
+    placed_at_ms: int = 0
+    started_at_ms: int = 0
+    retry_after_s: int = 0
+    #: The payload was sent before, in `Chunk`s.
+    streamed: bool = False
+
+
+class Chunk(Message, frozen=True, kw_only=True):
+    """A part of a streamed result, in order, before the `Result`."""
+
+    request_id: str
+    payload: bytes
+    content_type: str = ""
+
+
+# node -> collector
+
+
+class Join(Message, frozen=True, kw_only=True):
+    """A node offers itself; said again after a silence. Grants `slots + prefetch` credits."""
+
+    node_id: str
+    endpoint: str
+    capacity: Capacity
+    protocol: int = 1
+
+
+class Heartbeat(Message, frozen=True, kw_only=True):
+    """A node lives. `held`: (request_id, attempt) of every dispatch it still has."""
+
+    node_id: str
+    instances: int = 0
+    held: list[tuple[str, int]] = []
+    memory_used_mb: int = 0
+
+
+class Leave(Message, frozen=True, kw_only=True):
+    """A node goes; it takes no further dispatch."""
+
+    node_id: str
+
+
+class Outcome(Message, frozen=True, kw_only=True):
+    """How an attempt ended. `payload` holds the result of a journalled invocation."""
+
+    request_id: str
+    attempt: int
+    node_id: str
+    outcome: OutcomeKind
+    payload: bytes = b""
+    content_type: str = "application/json"
+    failure: Failure | None = None
+    instance_id: str = ""
+    start_kind: StartKind = ""
+    cold_reason: str = ""
+    start_us: int = 0
+    run_us: int = 0
+    received_at_ms: int = 0
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+
+
+class Logs(Message, frozen=True, kw_only=True):
+    """Records that functions wrote, in order of arrival at the node."""
+
+    node_id: str
+    records: list[LogRecord]
+
+
+# collector -> scheduler (same process)
+
+
+class Freed(Message, frozen=True, kw_only=True):
+    """A lease was closed: its node has a credit more, its function a place."""
+
+    request_id: str
+    node_id: str
+    namespace: str
+    function: str
+    run_us: int = 0
+
+
+class Joined(Message, frozen=True, kw_only=True):
+    """A node was admitted or said again what it offers."""
+
+    node_id: str
+    endpoint: str
+    capacity: Capacity
+
+
+class Gone(Message, frozen=True, kw_only=True):
+    """A node left or is lost; its leases were closed."""
+
+    node_id: str
