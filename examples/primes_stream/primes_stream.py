@@ -1,9 +1,9 @@
 """Primes stream: finds prime numbers and reports as it goes, one JSON line a chunk.
 
-A generator streams: each `yield` is sent to the caller at once, while the function goes on.
+A generator streams: each value it yields is sent to the caller at once, as a line of JSON, while
+the function goes on. (Bytes and text that a generator yields are sent as they are.)
 """
 
-import json
 import math
 
 SEGMENT = 100_000
@@ -23,13 +23,9 @@ def main(payload):
         primes = segment(start, end, base)
         total += len(primes)
         largest = primes[-1] if primes else largest
-        yield line({"from": start, "to": end, "primes": len(primes), "first": primes[:3],
-                    "so_far": total, "percent": round(100 * end / up_to, 1)})
-    yield line({"done": True, "up_to": up_to, "primes": total, "largest": largest})
-
-
-def line(record):
-    return (json.dumps(record) + "\n").encode()
+        yield {"from": start, "to": end, "primes": len(primes), "first": primes[:3],
+               "so_far": total, "percent": round(100 * end / up_to, 1)}
+    yield {"done": True, "up_to": up_to, "primes": total, "largest": largest}
 
 
 def sieve(up_to):

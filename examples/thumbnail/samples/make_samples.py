@@ -21,7 +21,7 @@ def gradient(size, stops):
         at = y / (size[1] - 1)
         (a, low), (b, high) = next(p for p in zip(stops, stops[1:]) if p[1][0] >= at)
         part = (at - a) / (b - a)
-        column.putpixel((0, y), tuple(round(l + (h - l) * part) for l, h in zip(low, high)))
+        column.putpixel((0, y), tuple(round(x + (z - x) * part) for x, z in zip(low, high)))
     return column.resize(size)
 
 
