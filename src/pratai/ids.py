@@ -33,3 +33,8 @@ def node_id() -> NodeId:
 def api_key() -> str:
     """A new bearer key: 256 random bits, so that a plain digest of it can be stored."""
     return f"pratai_{secrets.token_urlsafe(32)}"
+
+
+def chance() -> float:
+    """A random number in 0..1, for choices such as an alias's weights."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32

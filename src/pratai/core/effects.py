@@ -79,6 +79,8 @@ class RecordOutcome(Effect, frozen=True):
     outcome: Message
     namespace: str
     dead: bool
+    queue_us: int = 0
+    function: str = ""
 
 
 class RecordLogs(Effect, frozen=True):
@@ -137,3 +139,9 @@ class Drop(Effect, frozen=True):
     """Forget what was prepared for a version."""
 
     version_id: str
+
+
+class Recall(Effect, frozen=True):
+    """Ask an instance for the events it has not begun; answered by `Returned`."""
+
+    instance_id: str

@@ -118,6 +118,10 @@ class Driver(Protocol):
         """
         ...
 
+    def recall(self, instance_id: str) -> None:
+        """Ask an instance to give back, as RETURNED frames, the events it has not begun."""
+        ...
+
     async def freeze(self, instance_id: str) -> None:
         """Stop giving it CPU time."""
         ...

@@ -5,6 +5,8 @@ Shapes only. Times are epoch milliseconds, sizes bytes. The OpenAPI document is 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from pratai.model.function import Network
@@ -290,3 +292,62 @@ class RuntimeList(msgspec.Struct, frozen=True, kw_only=True):
 
     items: list[RuntimeView]
     next_cursor: str = ""
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, without the key itself."""
+
+    key_id: str
+    namespace: str
+    admin: bool
+    label: str
+    created_at_ms: int
+
+
+class KeyCreatedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A new key; `key` is told this once."""
+
+    key: str
+    key_id: str
+    namespace: str
+    admin: bool
+    label: str
+    created_at_ms: int
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/keys`; "" = the namespace of the request."""
+
+    namespace: str = ""
+    admin: bool = False
+    label: Annotated[str, msgspec.Meta(max_length=256)] = ""
+
+
+class KeyList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of keys."""
+
+    items: list[KeyView]
+    next_cursor: str = ""
+
+
+class PendingView(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer 202 to a question for a result that is not there yet."""
+
+    request_id: str
+    #: queued or leased.
+    state: str
+    attempt: int
+
+
+class HealthView(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /healthz` and `GET /readyz`: "" for each component that is well."""
+
+    status: str
+    components: dict[str, str] = {}
+
+
+class ProgressView(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of a deployment's progress."""
+
+    phase: str
+    line: str

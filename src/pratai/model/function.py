@@ -86,6 +86,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     latest: int
     #: Highest number ever given; grows only.
     version_last: int
+    #: Lowest number of this function; above 1 when one of its name was deleted before.
+    version_first: int = 1
     created_at_ms: int
     updated_at_ms: int
     aliases: dict[str, Alias] = {}
@@ -101,7 +103,7 @@ def resolve(function: Function, qualifier: str, chance: float) -> int | None:
         return function.latest
     if qualifier.isdecimal():
         number = int(qualifier)
-        return number if 1 <= number <= function.version_last else None
+        return number if function.version_first <= number <= function.version_last else None
     alias = function.aliases.get(qualifier)
     if alias is None:
         return None

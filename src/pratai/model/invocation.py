@@ -33,6 +33,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error_type: str = ""
     error_message: str = ""
     stack: list[str] = []
+    #: Of a passed deadline: where it was late (queue, start, run).
+    stage: str = ""
     #: What to do about it, one sentence.
     next: str = ""
 

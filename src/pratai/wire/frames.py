@@ -22,7 +22,7 @@ HEAD_BYTES = HEAD.size
 META_BYTES_MAX = 1 << 20
 
 EVENT, SHUTDOWN = 1, 2
-READY, RESULT, ERROR, CHUNK, LOG, INIT_ERROR = 16, 17, 18, 19, 20, 21
+READY, RESULT, ERROR, CHUNK, LOG, INIT_ERROR, RETURNED = 16, 17, 18, 19, 20, 21, 22
 
 
 class EventMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,6 +77,12 @@ class ChunkMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Meta of CHUNK; the first one names the content type."""
 
     content_type: str = ""
+
+
+class ReturnedMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """Meta of RETURNED: an event that was recalled before it began."""
+
+    request_id: str
 
 
 class BrokenFrame(ValueError):

@@ -48,6 +48,8 @@ class Invoke(Message, frozen=True, kw_only=True):
     memory_mb: int = 256
     #: Attempts begun before (recovery); the next is one higher.
     attempt: int = 0
+    #: Attempts that the platform lost; they do not count against `attempts_max`.
+    recoveries: int = 0
     available_at_ms: int = 0
     trace: str = ""
     idempotency_key: str = ""
@@ -102,6 +104,13 @@ class Withdraw(Message, frozen=True, kw_only=True):
 
     request_id: str
     attempt: int
+
+
+class Provision(Message, frozen=True, kw_only=True):
+    """Make a version ready ahead of its first call and keep `count` instances of it started."""
+
+    version_id: str
+    count: int = 0
 
 
 class Forget(Message, frozen=True, kw_only=True):
@@ -178,6 +187,7 @@ class Outcome(Message, frozen=True, kw_only=True):
     attempt: int
     node_id: str
     outcome: OutcomeKind
+    namespace: str = ""
     payload: bytes = b""
     content_type: str = "application/json"
     failure: Failure | None = None
@@ -186,6 +196,7 @@ class Outcome(Message, frozen=True, kw_only=True):
     cold_reason: str = ""
     start_us: int = 0
     run_us: int = 0
+    placed_at_ms: int = 0
     received_at_ms: int = 0
     started_at_ms: int = 0
     finished_at_ms: int = 0

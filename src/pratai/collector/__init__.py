@@ -1,0 +1,1 @@
+"""The process part that takes outcomes, records them, and retries or discards."""

@@ -1,0 +1,347 @@
+"""The gateway's I/O around its core: sync calls that wait, the journal before a 202, records after.
+
+No HTTP here: `app.py` speaks it. Sync calls with an idempotency key go through the journal too, so
+that a repetition finds the first one's result, whatever was killed in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from pratai import ids
+from pratai.clock import monotonic_us, now_ms
+from pratai.config.schema import Config
+from pratai.core.effects import Answer, StreamChunk
+from pratai.errors import NotFound, Throttled
+from pratai.gateway.calls import Call, finished_invocation, invoke_of, new_invocation
+from pratai.gateway.core import Gateway
+from pratai.log import CanonicalLine, CanonicalLog
+from pratai.metrics import Durations, count
+from pratai.model.function import Version
+from pratai.model.invocation import Invocation
+from pratai.store.base import Accepted, Store
+from pratai.transport.base import Transport
+from pratai.transport.runner import Runner
+from pratai.wire.messages import Cancel, Invoke, Result
+
+#: A caller is watched for hanging up once its call has taken this long.
+WATCH_AFTER_S = 0.05
+#: Bytes of a streamed result that may wait for a slow caller.
+CHUNK_BYTES_MAX = 64 << 20
+#: First and longest pause between looks at an invocation that another call runs.
+FOLLOW_S, FOLLOW_S_MAX = 0.005, 0.1
+
+Watch = Callable[[], Awaitable[None]]
+
+
+class GatewayService(Runner):
+    """The gateway of this process."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        transport: Transport,
+        store: Store,
+        canonical: CanonicalLog,
+        durations: Durations,
+    ) -> None:
+        self.core = Gateway(config.gateway, "gateway:local")
+        super().__init__(self.core, transport)
+        self._config = config
+        self._store = store
+        self._canonical = canonical
+        self._durations = durations
+        #: {request_id: call} of everybody who waits here.
+        self._calls: dict[str, Call] = {}
+        #: Calls not watched yet, oldest first, with how to notice that the caller has gone.
+        self._unwatched: deque[tuple[float, Call, Watch]] = deque()
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._record_all = config.store.record_sync == "all"
+        self._does[Answer] = self._answer
+        self._does[StreamChunk] = self._chunk
+        transport.bind(self.core.address, self.receive)
+
+    # sync
+
+    def begin(
+        self,
+        version: Version,
+        event: bytes,
+        *,
+        content_type: str = "application/json",
+        qualifier: str = "",
+        timeout_ms: int = 0,
+        trace: str = "",
+        trigger: str = "http",
+        request_id: str = "",
+    ) -> Call:
+        """Begin a sync call of a version; wait for its `begun`."""
+        config = version.config
+        at_ms = now_ms()
+        timeout_ms = timeout_ms or config.timeout_ms
+        invoke = Invoke(
+            request_id=request_id or ids.request_id(),
+            namespace=version.namespace,
+            function=version.name,
+            version_id=version.version_id,
+            reply_to=self.core.address,
+            deadline_ms=at_ms + timeout_ms,
+            timeout_ms=timeout_ms,
+            accepted_at_ms=at_ms,
+            payload=event,
+            content_type=content_type,
+            concurrency_max=config.concurrency_max or 0,
+            memory_mb=config.memory_mb,
+            trace=trace,
+            trigger=trigger,
+        )
+        return self._begin_call(invoke, version, qualifier)
+
+    def _begin_call(self, invoke: Invoke, version: Version, qualifier: str) -> Call:
+        call = Call(
+            invoke,
+            version,
+            qualifier=qualifier,
+            began_us=monotonic_us(),
+            begun=self._loop.create_future(),
+        )
+        self._calls[invoke.request_id] = call
+        self.receive(invoke)
+        return call
+
+    def watch(self, call: Call, gone: Watch) -> None:
+        """Cancel the call when `gone` returns before it is answered.
+
+        Watching costs a task, so only calls that take longer than `WATCH_AFTER_S` are watched.
+        """
+        self._unwatched.append((self._loop.time() + WATCH_AFTER_S, call, gone))
+        if self._watch_timer is None:
+            self._watch_timer = self._loop.call_later(WATCH_AFTER_S, self._watch_due)
+
+    def _watch_due(self) -> None:
+        self._watch_timer = None
+        now_s = self._loop.time()
+        unwatched = self._unwatched
+        while unwatched and (unwatched[0][0] <= now_s or unwatched[0][1].result is not None):
+            _, call, gone = unwatched.popleft()
+            if call.result is None:
+                self._begin(self._loop.create_task(self._cancel_when_gone(call, gone)))
+        if unwatched:
+            delay_s = max(0.001, unwatched[0][0] - now_s)
+            self._watch_timer = self._loop.call_later(delay_s, self._watch_due)
+
+    async def _cancel_when_gone(self, call: Call, gone: Watch) -> None:
+        watcher = asyncio.ensure_future(gone())
+        call_done = asyncio.ensure_future(self._ended_call(call))
+        try:
+            await asyncio.wait({watcher, call_done}, return_when=asyncio.FIRST_COMPLETED)
+            if call.result is None:
+                self.cancel(call)
+        finally:
+            watcher.cancel()
+            call_done.cancel()
+
+    async def _ended_call(self, call: Call) -> None:
+        while call.result is None:
+            if call.begun.done():
+                await self.more(call)
+            else:
+                await asyncio.wait({call.begun})
+
+    def cancel(self, call: Call) -> None:
+        """The caller has gone: free the call's place, wherever it is."""
+        self._calls.pop(call.invoke.request_id, None)
+        count("callers_gone")
+        if not call.invoke.journalled:
+            self.receive(Cancel(request_id=call.invoke.request_id))
+        call.answer(Result(request_id=call.invoke.request_id, outcome="discarded"))
+
+    async def more(self, call: Call) -> None:
+        """Wait until a streaming call has more chunks or its result."""
+        if call.chunks or call.result is not None:
+            return
+        if call.more is None or call.more.done():
+            call.more = self._loop.create_future()
+        await asyncio.shield(call.more)
+
+    def finish(self, call: Call, result: Result) -> int:
+        """Record and count an answered sync call. Returns its whole time in us."""
+        total_us = monotonic_us() - call.began_us
+        invoke = call.invoke
+        at_ms = now_ms()
+        if not invoke.journalled and (self._record_all or result.outcome != "succeeded"):
+            self._store.record(finished_invocation(call, result, now_ms=at_ms, total_us=total_us))
+        self._durations.observe(
+            invoke.namespace,
+            invoke.function,
+            outcome=result.outcome,
+            start_kind=result.start_kind,
+            duration_us=total_us,
+        )
+        self._canonical.add(
+            CanonicalLine(
+                at_ms=at_ms,
+                request_id=invoke.request_id,
+                namespace=invoke.namespace,
+                function=invoke.function,
+                version=str(call.version.number),
+                mode="sync",
+                outcome=result.outcome,
+                code=result.failure.code if result.failure is not None else "",
+                attempt=result.attempt,
+                start_kind=result.start_kind,
+                node_id=result.node_id,
+                instance_id=result.instance_id,
+                queue_us=max(0, total_us - result.start_us - result.run_us),
+                start_us=result.start_us,
+                run_us=result.run_us,
+                total_us=total_us,
+                event_bytes=len(invoke.payload or b""),
+                result_bytes=len(result.payload),
+            )
+        )
+        return total_us
+
+    # effects
+
+    def _answer(self, effect: Answer) -> None:
+        call = self._calls.pop(effect.result.request_id, None)
+        if call is not None:
+            call.answer(effect.result)
+
+    def _chunk(self, effect: StreamChunk) -> None:
+        call = self._calls.get(effect.request_id)
+        if call is None:
+            return
+        call.add(effect.payload, effect.content_type)
+        if call.chunk_bytes > CHUNK_BYTES_MAX:
+            count("streams_too_slow")
+            self.cancel(call)
+
+    # async, and sync with an idempotency key
+
+    async def accept(
+        self,
+        version: Version,
+        event: bytes,
+        *,
+        content_type: str = "application/json",
+        qualifier: str = "",
+        timeout_ms: int = 0,
+        idempotency_key: str = "",
+        trace: str = "",
+        trigger: str = "http",
+        replay_of: str = "",
+    ) -> Accepted:
+        """Accept an async event: durable when this returns, then on its way.
+
+        Raises:
+            Throttled: the function's backlog is full.
+            StoreUnavailable: the journal cannot be written.
+            Conflict: the idempotency key was used with another event.
+
+        """
+        wait_s = self.core.backlog_wait_s(version.namespace, version.name)
+        if wait_s:
+            raise Throttled(
+                f"{self._config.scheduler.backlog_max} events of {version.name} wait already",
+                next_step=f"Send it again in {wait_s} s.",
+                retry_after_s=wait_s,
+            )
+        invocation = new_invocation(
+            version,
+            ids.request_id(),
+            now_ms=now_ms(),
+            mode="async",
+            event=event,
+            content_type=content_type,
+            qualifier=qualifier,
+            timeout_ms=timeout_ms,
+            idempotency_key=idempotency_key,
+            trace=trace,
+            trigger=trigger,
+            replay_of=replay_of,
+        )
+        accepted = await self._store.accept(invocation)
+        if accepted.created:
+            self._transport.send("scheduler", invoke_of(invocation, reply_to=""))
+        return accepted
+
+    async def begin_idempotent(
+        self,
+        version: Version,
+        event: bytes,
+        *,
+        content_type: str,
+        qualifier: str,
+        timeout_ms: int,
+        idempotency_key: str,
+        trace: str,
+    ) -> Call:
+        """Begin a sync call that runs once for its key, however often it is made."""
+        invocation = new_invocation(
+            version,
+            ids.request_id(),
+            now_ms=now_ms(),
+            mode="sync",
+            event=event,
+            content_type=content_type,
+            qualifier=qualifier,
+            timeout_ms=timeout_ms,
+            idempotency_key=idempotency_key,
+            trace=trace,
+        )
+        accepted = await self._store.accept(invocation)
+        invoke = invoke_of(invocation, reply_to=self.core.address)
+        if accepted.created:
+            return self._begin_call(invoke, version, qualifier)
+        call = Call(
+            invoke,
+            version,
+            qualifier=qualifier,
+            began_us=monotonic_us(),
+            begun=self._loop.create_future(),
+        )
+        self._begin(self._loop.create_task(self._follow(call, accepted.request_id)))
+        return call
+
+    async def _follow(self, call: Call, request_id: str) -> None:
+        """Answer a call with what another one of the same key comes to."""
+        wait_s = FOLLOW_S
+        namespace = call.invoke.namespace
+        while call.result is None:
+            found = await self._store.invocation(namespace, request_id)
+            if found is None:
+                raise NotFound(f"invocation {request_id} is not kept any more")
+            if found.state == "done":
+                call.answer(_result_of(found))
+                return
+            if now_ms() > call.invoke.deadline_ms:
+                call.answer(Result(request_id=request_id, outcome="timed_out"))
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(FOLLOW_S_MAX, wait_s * 2)
+
+    @property
+    def waiting(self) -> int:
+        """Sync calls that wait here."""
+        return len(self._calls)
+
+
+def _result_of(found: Invocation) -> Result:
+    return Result(
+        request_id=found.request_id,
+        outcome=found.outcome or "discarded",
+        payload=found.result or b"",
+        content_type=found.result_content_type,
+        failure=found.failure,
+        attempt=found.attempt,
+        node_id=found.node_id,
+        instance_id=found.instance_id,
+        start_kind=found.start_kind,
+        start_us=found.start_us,
+        run_us=found.run_us,
+    )

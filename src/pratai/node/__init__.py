@@ -1,0 +1,1 @@
+"""A machine's process that joined the cluster and runs instances."""

@@ -1,0 +1,119 @@
+"""Where an attempt runs: a node with credit, warm for the version if there is one. Pure.
+
+A node is warm for a version when it ran it lately. Otherwise the less loaded of two candidates is
+taken (power of two choices; Mitzenmacher 2001), the candidates rotating instead of being drawn,
+which needs no random number and keeps the core deterministic. A decision costs the same whatever
+the number of functions.
+"""
+
+from __future__ import annotations
+
+from pratai.model.node import Capacity
+
+#: Versions a node is remembered to be warm for.
+WARM_MAX = 4_096
+
+
+class NodeLedger:
+    """What the scheduler knows of one node."""
+
+    __slots__ = ("capacity", "credit", "draining", "endpoint", "held", "node_id", "warm")
+
+    def __init__(self, node_id: str, endpoint: str, capacity: Capacity) -> None:
+        self.node_id = node_id
+        self.endpoint = endpoint
+        self.capacity = capacity
+        #: Dispatches it still takes. `slots + prefetch - held`, never below zero.
+        self.credit = capacity.slots + capacity.prefetch
+        #: Dispatches it has now.
+        self.held = 0
+        self.draining = False
+        #: Versions it ran, oldest use first.
+        self.warm: dict[str, None] = {}
+
+    def spend(self, version_id: str) -> None:
+        """Count a dispatch to it."""
+        assert self.credit > 0, f"{self.node_id} has no credit"
+        self.credit -= 1
+        self.held += 1
+        self.warm.pop(version_id, None)
+        self.warm[version_id] = None
+        if len(self.warm) > WARM_MAX:
+            del self.warm[next(iter(self.warm))]
+
+    def grant(self) -> None:
+        """Count an attempt that ended."""
+        self.held -= 1
+        self.credit += 1
+
+
+class Placement:
+    """All nodes, and the choice among them."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeLedger] = {}
+        self._order: list[NodeLedger] = []
+        #: {version_id: node that ran it last}; a hint, checked before it is used.
+        self._last: dict[str, NodeLedger] = {}
+        self._turn = 0
+
+    def join(self, node_id: str, endpoint: str, capacity: Capacity) -> NodeLedger:
+        """Add a node, or update one that says again what it offers."""
+        node = self.nodes.get(node_id)
+        if node is None:
+            node = self.nodes[node_id] = NodeLedger(node_id, endpoint, capacity)
+            self._order.append(node)
+        else:
+            node.endpoint, node.capacity = endpoint, capacity
+            node.credit = max(0, capacity.slots + capacity.prefetch - node.held)
+            node.draining = False
+        return node
+
+    def leave(self, node_id: str) -> None:
+        """Forget a node."""
+        node = self.nodes.pop(node_id, None)
+        if node is not None:
+            self._order.remove(node)
+            self._last = {key: value for key, value in self._last.items() if value is not node}
+
+    def choose(self, version_id: str) -> NodeLedger | None:
+        """A node with credit for this version, or None."""
+        last = self._last.get(version_id)
+        if last is not None and last.credit > 0 and not last.draining:
+            return last
+        node = self._two_choices(version_id)
+        if node is not None:
+            if len(self._last) >= WARM_MAX:
+                del self._last[next(iter(self._last))]
+            self._last[version_id] = node
+        return node
+
+    def has_credit(self) -> bool:
+        """Whether any node takes another dispatch."""
+        return any(node.credit > 0 and not node.draining for node in self._order)
+
+    def _two_choices(self, version_id: str) -> NodeLedger | None:
+        order = self._order
+        best: NodeLedger | None = None
+        found = 0
+        for step in range(len(order)):
+            node = order[(self._turn + step) % len(order)]
+            if node.credit <= 0 or node.draining:
+                continue
+            if version_id in node.warm:
+                best = node
+                break
+            if best is None or node.held < best.held:
+                best = node
+            found += 1
+            if found == 2:
+                break
+        self._turn = (self._turn + 1) % max(1, len(order))
+        return best
+
+    def check(self) -> None:
+        """Credits add up."""
+        for node in self.nodes.values():
+            assert node.credit >= 0, f"{node.node_id} has credit {node.credit}"
+            assert node.held >= 0
+        assert set(self._order) == set(self.nodes.values())

@@ -1,0 +1,196 @@
+"""Queues of invocations, one for each function, served fairly. Pure.
+
+Functions that have work and room take turns (round robin), so a flood of one never starves
+another. Within a function sync calls go first, since a caller waits; but after `SYNC_RUN_MAX` of
+them in a row a waiting async event has its turn. Cancelled entries stay in their deque until they
+surface; a deque is rebuilt when the dead outnumber the living.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pratai.wire.messages import Invoke
+
+#: Sync calls served in a row while async events of the same function wait.
+SYNC_RUN_MAX = 4
+#: Dead entries that a deque may hold before a rebuild is considered.
+DEAD_MAX = 64
+
+
+class FunctionQueue:
+    """What waits and runs of one function."""
+
+    __slots__ = (
+        "backlog",
+        "concurrency_max",
+        "full_said",
+        "in_ring",
+        "key",
+        "run_us",
+        "running",
+        "sync_run",
+        "waiting",
+    )
+
+    def __init__(self, key: str) -> None:
+        #: `namespace/function`.
+        self.key = key
+        #: Sync calls, oldest first; may hold cancelled ones.
+        self.waiting: deque[Invoke] = deque()
+        #: Async events, oldest first; may hold cancelled ones.
+        self.backlog: deque[Invoke] = deque()
+        #: Leases open for this function.
+        self.running = 0
+        #: As the newest invocation said; 0 = no limit of its own.
+        self.concurrency_max = 0
+        #: Whether the ring holds this queue.
+        self.in_ring = False
+        #: Sync calls served in a row.
+        self.sync_run = 0
+        #: Smoothed run time, for honest `Retry-After`s.
+        self.run_us = 0
+        #: Whether gateways were told that the backlog is full.
+        self.full_said = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may run."""
+        return self.concurrency_max == 0 or self.running < self.concurrency_max
+
+
+class Queues:
+    """All queues, and whose turn it is."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, FunctionQueue] = {}
+        #: Queues with entries and room, in order of their turn.
+        self._ring: deque[FunctionQueue] = deque()
+        #: {request_id: invoke} of all that waits. The truth; deques may hold more.
+        self._queued: dict[str, Invoke] = {}
+        #: {key: (sync, async)} counts of what truly waits.
+        self._sync_count: dict[str, int] = {}
+        self._async_count: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._queued)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._queued
+
+    def of(self, key: str) -> FunctionQueue:
+        """The queue of a function, made on first use."""
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = FunctionQueue(key)
+        return queue
+
+    def sync_count(self, key: str) -> int:
+        """Sync calls waiting for a function."""
+        return self._sync_count.get(key, 0)
+
+    def async_count(self, key: str | None = None) -> int:
+        """Async events waiting for a function, or for all."""
+        if key is None:
+            return sum(self._async_count.values())
+        return self._async_count.get(key, 0)
+
+    def push(self, queue: FunctionQueue, invoke: Invoke, *, front: bool = False) -> None:
+        """Queue an invocation; it must not be queued already."""
+        assert invoke.request_id not in self._queued
+        self._queued[invoke.request_id] = invoke
+        if invoke.journalled and not invoke.reply_to:
+            entries, counts = queue.backlog, self._async_count
+        else:
+            entries, counts = queue.waiting, self._sync_count
+        if front:
+            entries.appendleft(invoke)
+        else:
+            entries.append(invoke)
+        counts[queue.key] = counts.get(queue.key, 0) + 1
+        self.offer(queue)
+
+    def remove(self, request_id: str) -> Invoke | None:
+        """Take a waiting invocation out of its turn; None when it does not wait."""
+        invoke = self._queued.pop(request_id, None)
+        if invoke is None:
+            return None
+        queue = self.of(f"{invoke.namespace}/{invoke.function}")
+        self._uncount(queue, invoke)
+        for entries in (queue.waiting, queue.backlog):
+            if len(entries) > DEAD_MAX and len(entries) > 2 * (
+                self.sync_count(queue.key) + self.async_count(queue.key)
+            ):
+                alive = [entry for entry in entries if self._is_live(entry)]
+                entries.clear()
+                entries.extend(alive)
+        return invoke
+
+    def pop(self, *, sync_only: bool = False) -> tuple[FunctionQueue, Invoke] | None:
+        """The next invocation to run: the next function's oldest. None when nothing may run."""
+        ring = self._ring
+        while ring:
+            queue = ring.popleft()
+            queue.in_ring = False
+            if not queue.has_room:
+                continue
+            invoke = self._pop_of(queue, sync_only=sync_only)
+            if invoke is None:
+                continue
+            self.offer(queue)
+            return queue, invoke
+        return None
+
+    def offer(self, queue: FunctionQueue) -> None:
+        """Give a queue a place in the ring if it has entries and none yet."""
+        if not queue.in_ring and (queue.waiting or queue.backlog):
+            queue.in_ring = True
+            self._ring.append(queue)
+
+    def drop_if_unused(self, queue: FunctionQueue) -> None:
+        """Forget a function that neither waits nor runs, so that memory follows the load."""
+        if queue.running == 0 and not queue.in_ring and not queue.full_said:
+            self._queues.pop(queue.key, None)
+            self._sync_count.pop(queue.key, None)
+            self._async_count.pop(queue.key, None)
+
+    def _pop_of(self, queue: FunctionQueue, *, sync_only: bool) -> Invoke | None:
+        order: tuple[deque[Invoke], ...] = (queue.waiting, queue.backlog)
+        if sync_only:
+            order = (queue.waiting,)
+        elif queue.sync_run >= SYNC_RUN_MAX and queue.backlog:
+            order = (queue.backlog, queue.waiting)
+        for entries in order:
+            while entries:
+                invoke = entries.popleft()
+                if not self._is_live(invoke):
+                    continue
+                del self._queued[invoke.request_id]
+                self._uncount(queue, invoke)
+                queue.sync_run = queue.sync_run + 1 if entries is queue.waiting else 0
+                return invoke
+        return None
+
+    def _is_live(self, invoke: Invoke) -> bool:
+        return self._queued.get(invoke.request_id) is invoke
+
+    def _uncount(self, queue: FunctionQueue, invoke: Invoke) -> None:
+        counts = (
+            self._async_count if invoke.journalled and not invoke.reply_to else self._sync_count
+        )
+        counts[queue.key] -= 1
+
+    def check(self) -> None:
+        """Counts agree with what waits; everything that waits is in a deque of a queue that is in
+        the ring unless its function has no room.
+        """
+        live = 0
+        for queue in self._queues.values():
+            entries = [entry for entry in (*queue.waiting, *queue.backlog) if self._is_live(entry)]
+            live += len(entries)
+            counted = self.sync_count(queue.key) + self.async_count(queue.key)
+            assert counted == len(entries), f"{queue.key}: counted {counted}, has {len(entries)}"
+            assert queue.running >= 0
+            assert queue.in_ring or not queue.waiting or not queue.has_room, f"{queue.key} waits"
+        assert live == len(self._queued)
+        assert len(self._ring) == sum(queue.in_ring for queue in self._queues.values())

@@ -1,0 +1,113 @@
+"""The scheduler's I/O: receive, handle, run effects; fetch events that wait in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec.structs import replace
+
+from pratai.config import schema
+from pratai.core.effects import RecordLease, Send
+from pratai.core.leases import Leases
+from pratai.errors import StoreUnavailable
+from pratai.scheduler.core.scheduler import Scheduler
+from pratai.store.base import LeaseRecord, Store
+from pratai.transport.base import Transport
+from pratai.transport.runner import Runner
+from pratai.wire.messages import Dispatch, Invoke
+
+#: Wait before the journal is asked again while it cannot be read.
+JOURNAL_RETRY_S = 0.5
+#: Events read from the journal in one page while recovering.
+RECOVERY_PAGE = 1_000
+
+
+class SchedulerService(Runner):
+    """The scheduler of this process."""
+
+    def __init__(
+        self,
+        config: schema.Scheduler,
+        leases: Leases,
+        *,
+        gateways: list[str],
+        transport: Transport,
+        store: Store,
+    ) -> None:
+        self.core = Scheduler(config, leases, gateways)
+        super().__init__(self.core, transport)
+        self._config = config
+        self._store = store
+        self._does[RecordLease] = self._record_lease
+        transport.bind("scheduler", self.receive)
+
+    async def recover(self) -> int:
+        """Queue everything the journal holds unfinished; how many.
+
+        More than `backlog_total_max` are not loaded at once: the rest follows as room appears.
+        """
+        loaded, after = 0, ""
+        while True:
+            page = await self._store.pending(after=after, limit=RECOVERY_PAGE)
+            for invocation in page:
+                attempt = invocation.attempt
+                retried = sum(mark.name == "retried" for mark in invocation.timeline)
+                lost = max(0, attempt - retried)
+                self.receive(
+                    Invoke(
+                        request_id=invocation.request_id,
+                        namespace=invocation.namespace,
+                        function=invocation.function,
+                        version_id=invocation.version_id,
+                        reply_to="",
+                        deadline_ms=invocation.expires_at_ms,
+                        timeout_ms=invocation.timeout_ms,
+                        accepted_at_ms=invocation.accepted_at_ms,
+                        payload=None,
+                        content_type=invocation.content_type,
+                        journalled=True,
+                        attempts_max=invocation.attempts_max + lost,
+                        backoff_ms=invocation.backoff_ms,
+                        concurrency_max=invocation.concurrency_max,
+                        memory_mb=invocation.memory_mb,
+                        attempt=attempt,
+                        recoveries=lost,
+                        available_at_ms=invocation.available_at_ms,
+                        trace=invocation.trace,
+                        idempotency_key=invocation.idempotency_key,
+                        trigger=invocation.trigger,
+                    )
+                )
+            loaded += len(page)
+            if len(page) < RECOVERY_PAGE:
+                return loaded
+            after = page[-1].request_id
+            while len(self.core.queues) >= self._config.backlog_total_max:
+                await asyncio.sleep(JOURNAL_RETRY_S)
+
+    def _send(self, effect: Send) -> None:
+        message = effect.message
+        if type(message) is Dispatch and message.payload is None:
+            self._begin(self._loop.create_task(self._send_from_journal(effect.to, message)))
+            return
+        self._transport.send(effect.to, message)
+
+    async def _send_from_journal(self, to: str, dispatch: Dispatch) -> None:
+        while True:
+            try:
+                event = await self._store.event(dispatch.namespace, dispatch.request_id)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(JOURNAL_RETRY_S)
+        self._transport.send(to, replace(dispatch, payload=event or b""))
+
+    def _record_lease(self, effect: RecordLease) -> None:
+        self._store.record_lease(
+            LeaseRecord(
+                namespace=effect.namespace,
+                request_id=effect.request_id,
+                attempt=effect.attempt,
+                node_id=effect.node_id,
+                at_ms=effect.at_ms,
+            )
+        )
