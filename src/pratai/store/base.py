@@ -192,7 +192,7 @@ class Store(Protocol):
         limit: int = 100,
     ) -> list[Document]:
         """Documents of a kind in order of (namespace, id); ids start with `prefix` and are above
-        `after`. `namespace` None lists every namespace.
+        `after`. `namespace` None lists every namespace; `after` is then `NAMESPACE/ID` of the last.
         """
         ...
 

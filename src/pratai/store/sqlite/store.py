@@ -1,0 +1,256 @@
+"""The embedded store: the contract of `store/base.py` on one SQLite file.
+
+Durable writes go to the writer's thread, reads to the readers', best-effort records to buffers.
+This file only hands over; how things are written is in `writer.py` and `writes.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from pratai.config import schema
+from pratai.errors import PlatformError
+from pratai.model.invocation import Invocation, LogRecord
+from pratai.store.base import (
+    Accepted,
+    Document,
+    InvocationPage,
+    InvocationQuery,
+    LeaseRecord,
+    LogQuery,
+    OutcomeRecord,
+    Retention,
+    RetryRecord,
+    StoreStats,
+    Swept,
+)
+from pratai.store.sqlite import connection as connections
+from pratai.store.sqlite import reads, statements
+from pratai.store.sqlite.buffers import Buffers
+from pratai.store.sqlite.upkeep import SWEEP_ROWS, Step, Upkeep
+from pratai.store.sqlite.writer import FLUSH, STEP, Writer, closed
+from pratai.store.sqlite.writes import ACCEPT, FINISH, PUT_OR_DELETE, RETRY
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Everything durable in `path`, its WAL and its lock file. One process, one event loop."""
+
+    def __init__(self, path: str, config: schema.Store) -> None:
+        self._path = path
+        self._config = config
+        self._lock = connections.Lock(path)
+        self._buffers = Buffers(config.record_buffer_max, successes=config.record_sync == "all")
+        self._writing: Writer | None = None
+        self._reading: reads.Readers | None = None
+
+    # life
+
+    async def open(self) -> None:
+        """Open, lock and migrate."""
+        loop = asyncio.get_running_loop()
+        self._writing = await loop.run_in_executor(None, self._open, loop)
+        self._reading = reads.Readers(self._path, statements.load())
+        self._writing.start()
+
+    async def close(self) -> None:
+        """Write what is buffered, empty the WAL, let go of the file."""
+        if self._writing is None or self._reading is None:
+            return
+        writer, readers = self._writing, self._reading
+        loop = asyncio.get_running_loop()
+        self._reading = None
+        await loop.run_in_executor(None, readers.close)
+        await writer.close()
+        await loop.run_in_executor(None, writer.join)
+        self._writing = None
+        self._lock.free()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Writer:
+        try:
+            connections.prepare(self._path)
+            self._lock.take()
+            return Writer(
+                self._path,
+                self._config,
+                sql=statements.load(),
+                loop=loop,
+                buffers=self._buffers,
+            )
+        except BaseException as error:
+            self._lock.free()
+            if isinstance(error, sqlite3.Error):
+                raise connections.translate(error, self._path) from error
+            if isinstance(error, OSError):
+                raise PlatformError(
+                    f"The database cannot be opened: {error}",
+                    next_step="Give a --data-dir that this user may write to.",
+                ) from error
+            raise
+
+    # documents
+
+    async def get(self, kind: str, namespace: str, id: str) -> Document | None:  # noqa: A002
+        """One document, as last put."""
+        return await self._readers.read(reads.document(kind, namespace, id))
+
+    async def put(self, document: Document) -> int:
+        """Create or replace; the new revision."""
+        revision: int = await self._writer.submit(PUT_OR_DELETE, ("put", document))
+        return revision
+
+    async def delete(self, document: Document) -> bool:
+        """Remove."""
+        removed: bool = await self._writer.submit(PUT_OR_DELETE, ("delete", document))
+        return removed
+
+    async def documents(
+        self,
+        kind: str,
+        namespace: str | None,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int = 100,
+    ) -> list[Document]:
+        """Documents of a kind in order of (namespace, id)."""
+        return await self._readers.read(
+            reads.documents(kind, namespace, prefix=prefix, after=after, limit=limit)
+        )
+
+    # journal
+
+    async def accept(self, invocation: Invocation) -> Accepted:
+        """Keep an accepted invocation; on disk on return."""
+        accepted: Accepted = await self._writer.submit(ACCEPT, invocation)
+        return accepted
+
+    def record_lease(self, record: LeaseRecord) -> None:
+        """Note an attempt, in a batch of the next 25 ms."""
+        self._buffers.add_lease(record)
+        self._writer.stir()
+
+    async def record_retry(self, record: RetryRecord) -> None:
+        """Back to `queued`; on disk on return."""
+        await self._writer.submit(RETRY, record)
+
+    async def record_outcome(self, record: OutcomeRecord) -> bool:
+        """`done`; on disk on return."""
+        future = self._writer.submit(FINISH, record)
+        self._buffers.drop_lease(record.namespace, record.request_id)
+        changed: bool = await future
+        return changed
+
+    def record(self, invocation: Invocation) -> None:
+        """Keep the record of a finished sync call, best effort."""
+        if self._buffers.add_record(invocation):
+            self._writer.stir()
+
+    async def event(self, namespace: str, request_id: str) -> bytes | None:
+        """The event's bytes."""
+        return await self._readers.read(reads.event(namespace, request_id))
+
+    async def pending(self, *, after: str = "", limit: int = 1000) -> list[Invocation]:
+        """Unfinished invocations in order of request id."""
+        return await self._readers.read(reads.pending(after, limit))
+
+    async def invocation(self, namespace: str, request_id: str) -> Invocation | None:
+        """One invocation whole."""
+        return await self._readers.read(reads.invocation(namespace, request_id))
+
+    async def invocations(self, query: InvocationQuery) -> InvocationPage:
+        """A page of invocations, newest first."""
+        return await self._readers.read(reads.invocations(query))
+
+    async def purge(self, namespace: str, request_ids: list[str]) -> int:
+        """Remove finished invocations, a few hundred in one transaction."""
+        count = 0
+        for at in range(0, len(request_ids), SWEEP_ROWS):
+            some = request_ids[at : at + SWEEP_ROWS]
+            count += await self._step(_purge(namespace, some))
+        return count
+
+    # logs
+
+    def append_logs(self, records: list[LogRecord]) -> None:
+        """Keep log records, best effort."""
+        self._buffers.add_logs(records)
+        self._writer.stir()
+
+    async def logs(self, query: LogQuery) -> list[LogRecord]:
+        """Log records, oldest first."""
+        return await self._readers.read(reads.logs(query))
+
+    # upkeep
+
+    async def flush(self) -> None:
+        """Return once everything given before is written and searchable."""
+        await self._writer.submit(FLUSH, None)
+
+    async def sweep(self, now_ms: int, retention: Retention) -> Swept:
+        """Remove what is beyond the bounds, in small steps between which writes go on."""
+        invocations, logs = 0, 0
+        removals: tuple[Callable[[Upkeep], Swept], ...] = (
+            lambda up: up.sweeper.by_age(now_ms, retention),
+            lambda up: up.sweeper.by_size(retention.bytes_max),
+        )
+        for remove in removals:
+            while True:
+                swept = await self._step(remove)
+                if swept == Swept():
+                    break
+                invocations += swept.invocations
+                logs += swept.logs
+        while await self._step(lambda up: up.sweeper.has_free_pages()):
+            await self._step(lambda up: up.sweeper.give_back_pages(), in_transaction=False)
+        return Swept(invocations=invocations, logs=logs)
+
+    async def verify(self) -> list[str]:
+        """Check the file; problems found."""
+        found = await self._readers.read(reads.problems)
+        return found + await self._step(lambda up: up.problems())
+
+    def stats(self) -> StoreStats:
+        """Figures, at once."""
+        writer = self._writing
+        if writer is None:
+            return StoreStats(
+                healthy=False,
+                bytes_used=0,
+                waiting=0,
+                dropped=self._buffers.dropped,
+                commits=0,
+                writes=0,
+            )
+        return StoreStats(
+            healthy=writer.healthy,
+            bytes_used=writer.bytes_used,
+            waiting=writer.waiting,
+            dropped=self._buffers.dropped,
+            commits=writer.commits,
+            writes=writer.writes,
+        )
+
+    @property
+    def _writer(self) -> Writer:
+        if self._writing is None:
+            raise closed()
+        return self._writing
+
+    @property
+    def _readers(self) -> reads.Readers:
+        if self._reading is None:
+            raise closed()
+        return self._reading
+
+    async def _step(self, run: Callable[[Upkeep], T], *, in_transaction: bool = True) -> T:
+        result: T = await self._writer.submit(STEP, Step(run, in_transaction))
+        return result
+
+
+def _purge(namespace: str, request_ids: list[str]) -> Callable[[Upkeep], int]:
+    return lambda up: up.sweeper.purge(namespace, request_ids)
