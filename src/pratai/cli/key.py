@@ -1,0 +1,68 @@
+"""`pratai keys create|list|delete`: who may call."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from pratai.cli.arguments import page_options, pages
+from pratai.cli.client import JSON_BODY, decode, route
+from pratai.cli.command import Group
+from pratai.cli.output import when
+from pratai.cli.session import Session
+from pratai.model.api import KeyCreatedView, KeyList, KeyRequest
+
+
+@click.group(cls=Group, example="pratai keys create --label ci\npratai keys list")
+def keys() -> None:
+    """Make, list and revoke keys. Needs an admin key."""
+
+
+@keys.command(example="pratai keys create --label ci --namespace team-a")
+@click.option("--label", default="", help="What the key is for.")
+@click.option("--admin", is_flag=True, help="A key that may act in every namespace.")
+@click.pass_obj
+def create(session: Session, *, label: str, admin: bool) -> None:
+    """Make a key for the namespace of --namespace. It is shown once and kept nowhere."""
+    request = KeyRequest(label=label, admin=admin, namespace=session.namespace or "")
+    answer = session.client.request(
+        "POST", route("keys"), headers=JSON_BODY, body=msgspec.json.encode(request)
+    )
+    if session.output.as_json:
+        session.output.write_json(answer.body)
+        return
+    made = decode(answer.body, KeyCreatedView)
+    session.output.remark(
+        f"Key {made.key_id} of namespace {made.namespace}; it is not shown again:", "dim"
+    )
+    session.output.say(made.key)
+
+
+@keys.command("list", example="pratai keys list")
+@page_options
+@click.pass_obj
+def list_(session: Session, limit: int, cursor: str, everything: bool) -> None:
+    """List the keys, not what they are."""
+    query: dict[str, str | int | bool | None] = {"limit": limit, "cursor": cursor}
+    found = pages(session, route("keys"), query, everything=everything)
+    if session.output.as_json:
+        session.output.write_pages(found)
+        return
+    rows = [
+        (item.key_id, item.namespace, item.admin, item.label, when(item.created_at_ms))
+        for page in found
+        for item in decode(page, KeyList).items
+    ]
+    session.output.table(("key", "namespace", "admin", "label", "made"), rows, empty="No keys.")
+
+
+@keys.command(example="pratai keys delete 0123456789abcdef")
+@click.argument("key_id", metavar="ID")
+@click.pass_obj
+def delete(session: Session, key_id: str) -> None:
+    """Make a key worthless."""
+    session.client.request("DELETE", route("keys", key_id))
+    if session.output.as_json:
+        session.output.write_json({"deleted": key_id})
+    else:
+        session.output.say(f"Key {key_id} opens nothing any more.")

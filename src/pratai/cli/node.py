@@ -1,0 +1,106 @@
+"""`pratai nodes`, `pratai node show|drain|undrain` and `pratai runtimes`."""
+
+from __future__ import annotations
+
+import click
+
+from pratai.cli.client import decode, route
+from pratai.cli.command import Command, Group
+from pratai.cli.output import when
+from pratai.cli.session import Session
+from pratai.model.api import NodeList, NodeView, RuntimeList
+
+
+@click.command(cls=Command, example="pratai nodes")
+@click.pass_obj
+def nodes(session: Session) -> None:
+    """List the nodes of the cluster."""
+    found, body = session.client.get(route("nodes"), NodeList)
+    if session.output.as_json:
+        session.output.write_json(body)
+        return
+    columns = ("node", "state", "driver", ">busy", ">memory", ">instances", "runtimes", "heard of")
+    rows = [
+        (
+            item.node_id,
+            item.state,
+            item.driver,
+            f"{item.slots_busy}/{item.slots}",
+            f"{item.memory_mb:,} MB",
+            item.instances,
+            item.runtimes,
+            when(item.heard_at_ms),
+        )
+        for item in found.items
+    ]
+    session.output.table(columns, rows, empty="No node has joined.")
+
+
+@click.group(cls=Group, example="pratai node drain node-3f9c2a1b")
+def node() -> None:
+    """Look at one node; take it out of service and back."""
+
+
+@node.command(example="pratai node show node-3f9c2a1b")
+@click.argument("node_id", metavar="ID")
+@click.pass_obj
+def show(session: Session, node_id: str) -> None:
+    """Show a node."""
+    view, body = session.client.get(route("nodes", node_id), NodeView)
+    _write(session, view, body)
+
+
+@node.command(example="pratai node drain node-3f9c2a1b")
+@click.argument("node_id", metavar="ID")
+@click.pass_obj
+def drain(session: Session, node_id: str) -> None:
+    """Give a node no new calls; those that run may end."""
+    _move(session, node_id, "drain")
+
+
+@node.command(example="pratai node undrain node-3f9c2a1b")
+@click.argument("node_id", metavar="ID")
+@click.pass_obj
+def undrain(session: Session, node_id: str) -> None:
+    """Give a drained node calls again."""
+    _move(session, node_id, "undrain")
+
+
+@click.command(cls=Command, example="pratai runtimes")
+@click.pass_obj
+def runtimes(session: Session) -> None:
+    """List the language environments that functions can run in."""
+    found, body = session.client.get(route("runtimes"), RuntimeList)
+    if session.output.as_json:
+        session.output.write_json(body)
+        return
+    rows = [(item.name, item.language, item.version, item.default) for item in found.items]
+    session.output.table(
+        ("runtime", "language", "version", "default"), rows, empty="No node offers a runtime."
+    )
+
+
+def _move(session: Session, node_id: str, move: str) -> None:
+    body = session.client.request("POST", route("nodes", node_id, move)).body
+    _write(session, decode(body, NodeView), body)
+
+
+def _write(session: Session, view: NodeView, body: bytes) -> None:
+    if session.output.as_json:
+        session.output.write_json(body)
+        return
+    session.output.fields(
+        {
+            "node": view.node_id,
+            "state": view.state,
+            "driver": view.driver,
+            "busy": f"{view.slots_busy} of {view.slots} slots",
+            "memory": f"{view.memory_mb:,} MB",
+            "instances": str(view.instances),
+            "runtimes": view.runtimes,
+            "architecture": view.architecture,
+            "degraded": view.degraded,
+            "joined": when(view.joined_at_ms),
+            "heard of": when(view.heard_at_ms),
+        }
+    )
