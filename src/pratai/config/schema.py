@@ -188,6 +188,10 @@ class Packages(Section, frozen=True, kw_only=True):
     layer_bytes_max: Annotated[int, Meta(ge=1, description="Largest dependency layer.")] = (
         2 * 1024**3
     )
+    source_builds: Annotated[
+        bool,
+        Meta(description="Whether dependencies without a wheel are built, outside any sandbox."),
+    ] = False
 
 
 class Auth(Section, frozen=True, kw_only=True):

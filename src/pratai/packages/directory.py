@@ -1,0 +1,342 @@
+"""Where packages and layers lie, and the whole way of an upload: saved, checked, made ready.
+
+    packages/<sha256>   the upload, byte for byte; the truth
+    unpacked/<sha256>/  its files, read-only; can be made again at any time
+    layers/<digest>/    dependencies (`layers.py`)
+
+Every file appears whole (written aside, synced, renamed), so a crash leaves nothing half. File work
+runs in threads of its own, a bounded number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+import msgspec
+
+from pratai import clock
+from pratai.config.schema import Packages as Limits
+from pratai.errors import NotFound, PlatformError
+from pratai.model.function import FunctionConfig
+from pratai.model.validation import parse_config
+from pratai.packages import archive, tree
+from pratai.packages.handler import check_handler
+from pratai.packages.inspection import inspect_code
+from pratai.packages.layers import Layers
+from pratai.packages.resolver import OnProgress, nobody
+
+THREADS_MAX = 4
+#: What was touched within this time is never removed: its version may not be recorded yet.
+UNUSED_AGE_MIN_MS = 3_600_000
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class SavedPackage(msgspec.Struct, frozen=True, kw_only=True):
+    """A package that is on disk."""
+
+    digest: str
+    bytes: int
+    kind: archive.Kind
+
+
+class Inspected(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a version takes from its package."""
+
+    digest: str
+    package_bytes: int
+    #: Digest of the dependency layer; "" for none.
+    layer: str
+    #: Complete: runtime and handler are set.
+    config: FunctionConfig
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sweep took away."""
+
+    packages: int = 0
+    layers: int = 0
+
+
+class Packages:
+    """The packages and layers of a data directory.
+
+    `runtimes`: names of the runtimes there are, the usual one first; None = the Python that runs
+    this. `interpreters` and `environment`: as of `Layers`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        limits: Limits,
+        *,
+        runtimes: Sequence[str] | None = None,
+        interpreters: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._saved_dir = os.path.join(data_dir, "packages")
+        self._unpacked_dir = os.path.join(data_dir, "unpacked")
+        self._limits = limits
+        own = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        self.runtimes = list(runtimes) if runtimes else [own]
+        self.layers = Layers(
+            os.path.join(data_dir, "layers"),
+            limits,
+            interpreters=interpreters,
+            environment=environment,
+        )
+        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="packages")
+        #: {digest: its unpacking}, while it goes on.
+        self._unpacking: dict[str, asyncio.Future[str]] = {}
+        #: Digests whose directory was compared with the package by this process.
+        self._verified: set[str] = set()
+
+    async def close(self) -> None:
+        """End layers being made and wait for file work that goes on."""
+        await self.layers.close()
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+
+    async def save(self, data: bytes) -> SavedPackage:
+        """Check an upload's outside and keep it durably; the same bytes are kept once.
+
+        Raises:
+            InvalidField: it is not a package. PayloadTooLarge: it is above the limits.
+
+        """
+        return await self._in_thread(self._save, data)
+
+    async def read(self, digest: str) -> bytes:
+        """A package as it was uploaded.
+
+        Raises:
+            NotFound: there is none of this digest.
+
+        """
+        return await self._in_thread(self._read, digest)
+
+    async def code_dir(self, digest: str) -> str:
+        """The directory of a package's files, unpacked now if it is not there or not whole.
+
+        Raises:
+            NotFound: there is no such package. InvalidField: it cannot be unpacked.
+
+        """
+        path = os.path.join(self._unpacked_dir, digest)
+        if digest in self._verified and _is_folder(path):
+            return path
+        running = self._unpacking.get(digest)
+        if running is None:
+            running = asyncio.ensure_future(self._in_thread(self._unpack, digest))
+            self._unpacking[digest] = running
+            running.add_done_callback(lambda done: self._unpacked(digest, done))
+        return await asyncio.shield(running)
+
+    def layer_dir(self, digest: str) -> str:
+        """Where a layer lies; "" for the layer of no requirements."""
+        return self.layers.directory(digest)
+
+    async def inspect_package(
+        self,
+        data: bytes,
+        config_given: Mapping[str, object],
+        previous: FunctionConfig | None = None,
+        on_progress: OnProgress = nobody,
+    ) -> Inspected:
+        """Take an upload all the way: saved, checked, configured, its dependencies there.
+
+        Raises:
+            InvalidField: the package or its configuration is wrong.
+            CallerError: its dependencies cannot be resolved.
+            PlatformError: the disk or the place of packages fails.
+
+        """
+        parse_config(config_given, previous, runtimes=self.runtimes)
+        digest = (await self.save(data)).digest
+        return await self._inspect(digest, config_given, previous, on_progress, same=False)
+
+    async def inspect_saved(
+        self,
+        digest: str,
+        config_given: Mapping[str, object],
+        previous: FunctionConfig | None = None,
+        on_progress: OnProgress = nobody,
+    ) -> Inspected:
+        """The same where the package stays and only its configuration changes."""
+        return await self._inspect(digest, config_given, previous, on_progress, same=True)
+
+    async def remove_unused(self, in_use: Collection[str]) -> Removed:
+        """Remove packages and layers whose digest is not in use, and what a crash left behind.
+
+        What is young stays whatever `in_use` says, as a deployment may be on its way.
+        """
+        return await self._in_thread(self._remove_unused, frozenset(in_use))
+
+    async def _inspect(
+        self,
+        digest: str,
+        given: Mapping[str, object],
+        previous: FunctionConfig | None,
+        on_progress: OnProgress,
+        *,
+        same: bool,
+    ) -> Inspected:
+        code_dir = await self.code_dir(digest)
+        data = await self.read(digest)
+        listed = await self._in_thread(archive.listing, data, self._limits)
+        found = await self._in_thread(
+            lambda: inspect_code(
+                code_dir,
+                listed,
+                given,
+                previous=previous,
+                runtimes=self.runtimes,
+                same_package=same,
+            )
+        )
+        runtime = found.config.runtime
+        layer = await self.layers.ensure(found.requirements, runtime, on_progress)
+        if found.handler_in_layer:
+            roots = [code_dir, self.layer_dir(layer)]
+            await self._in_thread(check_handler, roots, found.config.handler)
+        return Inspected(digest=digest, package_bytes=len(data), layer=layer, config=found.config)
+
+    async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+        except OSError as error:
+            raise PlatformError(
+                f"A package cannot be read or written: {error}.",
+                next_step="See that the data directory is writable and has room.",
+            ) from error
+
+    def _save(self, data: bytes) -> SavedPackage:
+        kind = archive.listing(data, self._limits).kind
+        digest = hashlib.sha256(data).hexdigest()
+        path = os.path.join(self._saved_dir, digest)
+        try:
+            self._read(digest)
+            os.utime(path)
+        except (NotFound, PlatformError, FileNotFoundError):
+            _write_durably(path, data)
+        return SavedPackage(digest=digest, bytes=len(data), kind=kind)
+
+    def _read(self, digest: str) -> bytes:
+        if not _DIGEST.fullmatch(digest):
+            raise _no_package(digest)
+        path = os.path.join(self._saved_dir, digest)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            raise _no_package(digest) from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise PlatformError(
+                f"The file of package {digest} has changed on disk.",
+                code="package_damaged",
+                next_step="Deploy the function again.",
+            )
+        return data
+
+    def _unpack(self, digest: str) -> str:
+        data = self._read(digest)
+        listed = archive.listing(data, self._limits)
+        final = os.path.join(self._unpacked_dir, digest)
+        if os.path.isdir(final):
+            if archive.matches(listed, final):
+                return final
+            tree.remove(final)
+        made = tree.begin(self._unpacked_dir)
+        try:
+            archive.unpack(data, listed, made, self._limits)
+            tree.publish(made, final)
+        finally:
+            tree.remove(made)
+        return final
+
+    def _unpacked(self, digest: str, done: asyncio.Future[str]) -> None:
+        self._unpacking.pop(digest, None)
+        if not done.cancelled() and done.exception() is None:
+            self._verified.add(digest)
+
+    def _remove_unused(self, in_use: frozenset[str]) -> Removed:
+        age_min_ms = max(UNUSED_AGE_MIN_MS, 2 * self._limits.layer_timeout_ms)
+        before_ms = clock.now_ms() - age_min_ms
+        packages = 0
+        for name in _older(self._saved_dir, before_ms, in_use):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._saved_dir, name))
+            packages += bool(_DIGEST.fullmatch(name))
+        for name in _older(self._unpacked_dir, before_ms, in_use):
+            self._verified.discard(name)
+            tree.remove(os.path.join(self._unpacked_dir, name))
+        layers = 0
+        for name in _older(self.layers.root_dir, before_ms, in_use):
+            path = os.path.join(self.layers.root_dir, name)
+            if os.path.isdir(path):
+                tree.remove(path)
+                layers += bool(_DIGEST.fullmatch(name))
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        return Removed(packages=packages, layers=layers)
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path)
+
+
+def _no_package(digest: str) -> NotFound:
+    return NotFound(
+        f"There is no package {digest}.",
+        next_step="Deploy the function again.",
+        field="digest",
+        value=digest,
+    )
+
+
+def _older(folder: str, before_ms: int, in_use: frozenset[str]) -> list[str]:
+    """Entries that nobody uses and that were not touched since."""
+    if not os.path.isdir(folder):
+        return []
+    old: list[str] = []
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            if entry.name not in in_use and entry.stat().st_mtime * 1000 < before_ms:
+                old.append(entry.name)
+    return old
+
+
+def _write_durably(path: str, data: bytes) -> None:
+    """The file is there, whole and on disk, once this returns."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    handle, made = tempfile.mkstemp(prefix=tree.UNFINISHED, dir=folder)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            os.fchmod(handle, 0o444)
+            file.flush()
+            os.fsync(handle)
+        os.rename(made, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(made)
+        raise
+    parent = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
