@@ -122,6 +122,14 @@ class Driver(Protocol):
         """Ask an instance to give back, as RETURNED frames, the events it has not begun."""
         ...
 
+    def recall(self, instance_id: str) -> None:
+        """Ask a busy instance for the events that it was sent and has not begun.
+
+        Each comes back as a RETURNED frame and is never run there, or is run and answered as
+        usual: one of the two, whichever came first. An instance that is not busy ignores it.
+        """
+        ...
+
     async def freeze(self, instance_id: str) -> None:
         """Stop giving it CPU time."""
         ...

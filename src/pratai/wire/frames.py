@@ -6,7 +6,8 @@ Integers are little-endian. The bootstraps of the runtimes have their own few li
 they import nothing of pratai; `tests/contract/test_runtime.py` holds both to the same bytes.
 
 Node to instance: EVENT, SHUTDOWN. Instance to node: READY once, or INIT_ERROR and exit; then for
-each EVENT any number of LOG and CHUNK, and one RESULT or ERROR.
+each EVENT any number of LOG and CHUNK, and one RESULT or ERROR. RETURNED, after a recall, hands
+back an EVENT that was not begun, in place of its RESULT or ERROR.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class ErrorMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Meta of ERROR and INIT_ERROR.
 
     `code`: function_error, import_error, handler_missing, result_unserialisable,
-    result_too_large, exited, event_unreadable.
+    result_too_large, exited, event_unreadable, sandbox_failed.
     """
 
     code: str
@@ -81,6 +82,12 @@ class ChunkMeta(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReturnedMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Meta of RETURNED: an event that was recalled before it began."""
+
+    request_id: str
+
+
+class ReturnedMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """Meta of RETURNED: the event of this request was not begun and never will be here."""
 
     request_id: str
 

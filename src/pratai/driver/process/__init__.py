@@ -1,0 +1,1 @@
+"""The process driver: instances are forked from zygotes into namespaces on this machine."""

@@ -1,0 +1,170 @@
+"""The sandbox of the process driver as data: which walls stand on this machine, for which instance.
+
+The walls themselves are raised by the runtime in the child (`runtimes/python/sandbox.py`). What a
+machine does not permit is left out and named in `Walls.degraded`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from typing import Any
+
+import msgspec
+
+from pratai.config.schema import Driver as DriverConfig
+from pratai.driver.base import InstanceSpec
+
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+#: Memory of the interpreter and of thread stacks, beyond what the function was promised.
+_OVERHEAD_MB = 128
+_STACK_MB = 9
+#: Since Linux 5.14 the processes of a user namespace are counted by themselves.
+_COUNTS_BY_NAMESPACE = (5, 14)
+_PROBED_UID = 65_534
+
+
+class Walls(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be put around an instance here."""
+
+    #: Functions run under user ids of their own.
+    own_user: bool
+    #: "user": private /tmp through a user namespace; "root": made as root; "": none.
+    mounts: str
+    #: Top directory that keeps other users from the interpreter; "" if none does.
+    blocked_parent: str
+    #: Directory of the interpreter with its standard library.
+    prefix: str
+    #: What is missing, one sentence each.
+    degraded: list[str] = []
+
+
+class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The sandbox of one instance, as the runtime reads it."""
+
+    mounts: str
+    #: 0 = stay the user that the platform runs as.
+    uid: int
+    instances_dir: str
+    prefix: str
+    blocked_parent: str
+    #: {name in Python's `resource`: limit}
+    limits: dict[str, int]
+    #: 0 = unlimited.
+    processes_max: int
+    files_max: int
+
+
+def probe() -> Walls:
+    """Try what this machine permits, in children that end at once."""
+    root = os.geteuid() == 0
+    degraded: list[str] = []
+    user_namespaces = _succeeds(_CLONE_NEWNS | _CLONE_NEWUSER, uid=_PROBED_UID if root else 0)
+    mounts = "user" if user_namespaces else ""
+    if root and not _succeeds(_CLONE_NEWNS, uid=0):
+        mounts = ""
+    elif root and not user_namespaces:
+        mounts = "root"
+        degraded.append(
+            "user namespaces are not permitted: every instance imports its module by itself"
+        )
+    if not mounts:
+        degraded.append("mount namespaces are not permitted: /tmp is shared by all functions")
+    if not root:
+        degraded.append("not root: functions run as the user that the platform runs as")
+    degraded.append("no cgroups: memory is limited for each process, processor time is not")
+    degraded.append("no network and process namespaces: functions see other processes and ports")
+    prefix = os.path.realpath(sys.base_prefix)
+    return Walls(
+        own_user=root,
+        mounts=mounts,
+        blocked_parent=_blocked_parent(prefix) if root and mounts else "",
+        prefix=prefix,
+        degraded=degraded,
+    )
+
+
+def describe(
+    walls: Walls, spec: InstanceSpec, config: DriverConfig, *, uid: int, instances_dir: str
+) -> SandboxSpec:
+    """The sandbox for an instance of this version."""
+    memory_mb = spec.version.config.memory_mb + _OVERHEAD_MB + _STACK_MB * (os.cpu_count() or 1)
+    limits = {
+        "RLIMIT_DATA": memory_mb * 1024 * 1024,
+        "RLIMIT_NOFILE": config.files_max,
+        "RLIMIT_CORE": 0,
+    }
+    if spec.version.config.tmp_mb:
+        limits["RLIMIT_FSIZE"] = spec.version.config.tmp_mb * 1024 * 1024
+    counted = walls.own_user or (walls.mounts == "user" and _kernel() >= _COUNTS_BY_NAMESPACE)
+    return SandboxSpec(
+        mounts=walls.mounts,
+        uid=uid,
+        instances_dir=instances_dir,
+        prefix=walls.prefix,
+        blocked_parent=walls.blocked_parent,
+        limits=limits,
+        processes_max=config.processes_max if counted else 0,
+        files_max=config.files_max,
+    )
+
+
+def runtime_spec(spec: InstanceSpec, sandbox: SandboxSpec, *, kind: str) -> dict[str, Any]:
+    """What a zygote is told in order to start an instance (or a function zygote)."""
+    version = spec.version
+    return {
+        "kind": kind,
+        "instance_id": spec.instance_id,
+        "handler": version.config.handler,
+        "code_dir": os.path.abspath(spec.code_dir),
+        "layer_dir": os.path.abspath(spec.layer_dir) if spec.layer_dir else "",
+        "environment": spec.environment,
+        "result_bytes_max": spec.result_bytes_max,
+        "log_bytes_max": spec.log_bytes_max,
+        "namespace": version.namespace,
+        "function": version.name,
+        "version": str(version.number),
+        "arn": f"arn:aws:lambda:local:{version.namespace}:function:{version.name}:{version.number}",
+        "memory_mb": version.config.memory_mb,
+        "box": msgspec.to_builtins(sandbox),
+    }
+
+
+def _kernel() -> tuple[int, int]:
+    major, minor = platform.release().split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
+
+
+def _blocked_parent(path: str) -> str:
+    """The topmost directory above `path` that other users may not walk through."""
+    current = "/"
+    for part in path.strip("/").split("/"):
+        current = os.path.join(current, part)
+        if not os.stat(current).st_mode & 0o001:
+            return current
+    return ""
+
+
+def _succeeds(flags: int, *, uid: int) -> bool:
+    """Whether a child under `uid` (0 = as we are) may unshare these namespaces."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if uid:
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+                libc.prctl(4, ctypes.c_ulong(1), 0, 0, 0)
+            failed = libc.unshare(flags) != 0
+            if not failed and flags & _CLONE_NEWUSER:
+                # No open(): its codec may be where this user cannot read.
+                os.write(os.open("/proc/self/setgroups", os.O_WRONLY), b"deny")
+            if not failed:
+                failed = libc.mount(b"none", b"/", None, ctypes.c_ulong(16384 | 1 << 18), None) != 0
+            os._exit(1 if failed else 0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
