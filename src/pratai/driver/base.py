@@ -119,10 +119,6 @@ class Driver(Protocol):
         ...
 
     def recall(self, instance_id: str) -> None:
-        """Ask an instance to give back, as RETURNED frames, the events it has not begun."""
-        ...
-
-    def recall(self, instance_id: str) -> None:
         """Ask a busy instance for the events that it was sent and has not begun.
 
         Each comes back as a RETURNED frame and is never run there, or is run and answered as

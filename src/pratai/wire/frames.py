@@ -86,12 +86,6 @@ class ReturnedMeta(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
 
 
-class ReturnedMeta(msgspec.Struct, frozen=True, kw_only=True):
-    """Meta of RETURNED: the event of this request was not begun and never will be here."""
-
-    request_id: str
-
-
 class BrokenFrame(ValueError):
     """The peer does not speak this protocol; its socket is of no further use."""
 

@@ -41,7 +41,7 @@ class Channel(asyncio.Protocol):
         except BrokenFrame as broken:
             self._end(f"it did not speak the protocol: {broken}")
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The instance closed it, or we did."""
         self._end("")
 

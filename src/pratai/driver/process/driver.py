@@ -78,7 +78,7 @@ class ProcessDriver:
         self._listener = listener
         self._closing = False
         os.makedirs(self._instances_dir, mode=0o711, exist_ok=True)
-        os.chmod(self._instances_dir, 0o711)
+        os.chmod(self._instances_dir, 0o711)  # noqa: S103 - walked through, never listed
         await self.recover()
         _raise_open_files()
         self._walls = sandbox.probe()
@@ -275,9 +275,8 @@ class ProcessDriver:
                 self._base_ready.set_result(True)
             elif prepared := self._zygotes.get(zygote.name):
                 prepared.settle(ready=True)
-        elif op == "unfit":
-            if prepared := self._zygotes.get(zygote.name):
-                self._prepared.mark_unfit(prepared, message["reason"])
+        elif op == "unfit" and (prepared := self._zygotes.get(zygote.name)):
+            self._prepared.mark_unfit(prepared, message["reason"])
 
     def _on_begun(self, name: str, pid: int, pidfd: int) -> None:
         if instance := self._instances.get(name):

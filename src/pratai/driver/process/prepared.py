@@ -6,6 +6,7 @@ Decides only which exist and whether one fits a spec; the driver asks them to fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -62,10 +63,8 @@ class Prepared:
     def kill(self) -> None:
         """End it and all it forked, even if it does not listen."""
         if self._pidfd >= 0:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             os.close(self._pidfd)
             self._pidfd = -1
         self.zygote.close()

@@ -1,4 +1,4 @@
-"""User ids for versions, when the platform runs as root. Numbers only; nothing here changes users."""
+"""User ids for versions, when the platform runs as root. Numbers only: nobody is changed here."""
 
 from __future__ import annotations
 

@@ -89,8 +89,6 @@ class Entry:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self.arity = _arity(function)
-        target = function if inspect.isroutine(function) else getattr(function, "__call__", None)
-        self.is_async = inspect.iscoroutinefunction(target)
 
     def __call__(self, event: Any, context: Any) -> Any:
         """Call the handler with as many arguments as it takes."""

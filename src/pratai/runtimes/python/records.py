@@ -213,8 +213,9 @@ class Handler(logging.Handler):
 def install(records: Records) -> tuple[Stream, Stream]:
     """Make `print`, `logging` and `warnings` of this process go to `records`."""
     out, err = Stream(records, "STDOUT", 1), Stream(records, "STDERR", 2)
-    sys.stdout = sys.__stdout__ = out
-    sys.stderr = sys.__stderr__ = err
+    for name, stream in (("stdout", out), ("stderr", err)):
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     root = logging.getLogger()
     handler = Handler(records)
     root.addHandler(handler)

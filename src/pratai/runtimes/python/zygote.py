@@ -278,7 +278,7 @@ def _be_forked_instance(
     if not spec["box"]["mounts"]:
         os.environ["TMPDIR"] = os.environ["HOME"] = sandbox.tmp_dir(spec, spec["instance_id"])
         if "tempfile" in sys.modules:
-            sys.modules["tempfile"].tempdir = None
+            vars(sys.modules["tempfile"])["tempdir"] = None
     _work(
         spec,
         channel,
