@@ -45,7 +45,8 @@ def source_options(decorated: Decorated) -> Decorated:
         type=click.Path(exists=True, dir_okay=False),
         multiple=True,
         metavar="FILE",
-        help="A further INI file, over the usual ones.",
+        envvar="PRATAI_CONFIG_FILE",
+        help="INI file instead of those in /etc/pratai; later ones over earlier.",
     )(decorated)
 
 
@@ -110,7 +111,8 @@ def load(
     """The configuration of a process from files, environment and options."""
     from pratai.config.load import load_config
 
-    return load_config(process, list(files), os.environ, dict(settings))
+    overrides = [f"{name}={value}" for name, value in settings]
+    return load_config(process, list(files) or None, os.environ, overrides)
 
 
 def settings_of(loaded: LoadedConfig) -> list[Setting]:

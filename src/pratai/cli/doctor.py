@@ -66,8 +66,8 @@ def check_server(session: Session) -> Iterator[Finding]:
         return
     took_ms = (clock.monotonic_us() - started_us) / 1000
     yield Finding(name="server", state="ok", text=f"{client.server} answers in {ms(took_ms)}.")
-    yield _ready(client)
-    yield _clock(answer)
+    yield _asked("ready", "It takes calls.", lambda: client.request("GET", "/readyz"))
+    yield _clock(client, answer)
     yield _key(client)
 
 
@@ -88,24 +88,6 @@ def _asked(name: str, text: str, ask: Callable[[], object]) -> Finding:
     return Finding(name=name, state="ok", text=text)
 
 
-def _ready(client: Client) -> Finding:
-    try:
-        client.request("GET", "/readyz")
-    except ServerProblem as problem:
-        components = problem.document.get("components")
-        parts = components if isinstance(components, dict) else {}
-        ill = [f"{name}: {text}" for name, text in parts.items() if text]
-        return Finding(
-            name="ready",
-            state="failed",
-            text=f"It takes no calls now. {'; '.join(ill) or problem.detail}",
-            next=problem.next_step or "Look at what the server logs: it may be starting.",
-        )
-    except PrataiError as error:
-        return Finding(name="ready", state="failed", text=error.detail, next=error.next_step)
-    return Finding(name="ready", state="ok", text="It takes calls.")
-
-
 def _key(client: Client) -> Finding:
     said = "It is accepted." if client.has_key else "None is given, and none is needed."
     return _asked(
@@ -113,11 +95,9 @@ def _key(client: Client) -> Finding:
     )
 
 
-def _clock(answer: Answer) -> Finding:
-    told = answer.headers.get("date", "")
-    try:
-        server_ms = int(parsedate_to_datetime(told).timestamp() * 1000)
-    except (TypeError, ValueError):
+def _clock(client: Client, answer: Answer) -> Finding:
+    server_ms = _told_ms(answer) or _ticked_ms(client)
+    if not server_ms:
         return Finding(name="clock", state="skipped", text="The server does not tell its time.")
     skew_ms = abs(clock.now_ms() - server_ms)
     if skew_ms > SKEW_MAX_MS:
@@ -128,6 +108,25 @@ def _clock(answer: Answer) -> Finding:
             next="Set both by NTP, e.g. `timedatectl set-ntp true`.",
         )
     return Finding(name="clock", state="ok", text="It agrees with the server's.")
+
+
+def _told_ms(answer: Answer) -> int:
+    """The server's time by its Date header; 0 without one."""
+    try:
+        return int(parsedate_to_datetime(answer.headers.get("date", "")).timestamp() * 1000)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _ticked_ms(client: Client) -> int:
+    """The server's time by a request id it just made: a UUID of version 7 begins with it."""
+    try:
+        client.request("GET", route("invocations", "0"))
+    except ServerProblem as problem:
+        digits = problem.request_id.replace("-", "")
+        if len(digits) == 32 and digits[12] == "7":
+            return int(digits[:12], 16)
+    return 0
 
 
 def _python() -> Finding:
@@ -156,9 +155,9 @@ def _uv() -> Finding:
 
 
 def _disk() -> Finding:
-    from pratai.config.load import default_data_dir
+    from pratai.config.client import default_data_dir
 
-    folder = os.path.abspath(default_data_dir(os.environ))
+    folder = os.path.abspath(default_data_dir(os.environ, is_root=os.geteuid() == 0))
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     free = shutil.disk_usage(folder).free
@@ -173,9 +172,9 @@ def _disk() -> Finding:
 
 
 def _credentials() -> Finding:
-    from pratai.config.load import credentials_path
+    from pratai.config.client import credentials_file
 
-    path = credentials_path(os.environ)
+    path = credentials_file(os.environ)
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
     except FileNotFoundError:

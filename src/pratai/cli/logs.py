@@ -172,7 +172,7 @@ def _of_invocation(session: Session, request_id: str, printer: LogPrinter, *, fo
         except KeyboardInterrupt:
             return
         return
-    records = logs_of(session.client, request_id)
+    records = list(logs_of(session.client, request_id))
     for record in records:
         printer(record)
     if not records and not session.output.as_json:

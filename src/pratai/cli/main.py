@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the function failed, 2 the caller is wrong, 3 the platform
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -70,7 +71,9 @@ def cli(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Entry point of the program."""
+    """Entry point of the program; `_PRATAI_COMPLETE` is how shells ask for completions."""
+    if "_PRATAI_COMPLETE" in os.environ:
+        cli.main(prog_name="pratai", complete_var="_PRATAI_COMPLETE", obj=Session())
     sys.exit(run(sys.argv[1:]))
 
 
@@ -78,7 +81,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code. The boundary that catches everything."""
     session = Session()
     try:
-        code = cli.main(list(arguments), prog_name="pratai", standalone_mode=False, obj=session)
+        with cli.make_context("pratai", list(arguments), obj=session) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("\n")
         return 130

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from pratai.cli.client import decode, route
 from pratai.cli.command import Command, Group
 from pratai.cli.output import when
 from pratai.cli.session import Session
+from pratai.errors import NotFound
 from pratai.model.api import NodeList, NodeView, RuntimeList
 
 
@@ -46,8 +48,18 @@ def node() -> None:
 @click.pass_obj
 def show(session: Session, node_id: str) -> None:
     """Show a node."""
-    view, body = session.client.get(route("nodes", node_id), NodeView)
-    _write(session, view, body)
+    found, body = session.client.get(route("nodes"), NodeList)
+    raw = decode(body, _RawNodes)
+    for view, item in zip(found.items, raw.items, strict=True):
+        if view.node_id == node_id:
+            _write(session, view, bytes(item))
+            return
+    raise NotFound(
+        f"There is no node {node_id}.",
+        next_step="`pratai nodes` lists them.",
+        field="node_id",
+        value=node_id,
+    )
 
 
 @node.command(example="pratai node drain node-3f9c2a1b")
@@ -78,6 +90,10 @@ def runtimes(session: Session) -> None:
     session.output.table(
         ("runtime", "language", "version", "default"), rows, empty="No node offers a runtime."
     )
+
+
+class _RawNodes(msgspec.Struct):
+    items: list[msgspec.Raw]
 
 
 def _move(session: Session, node_id: str, move: str) -> None:

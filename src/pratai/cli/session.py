@@ -36,14 +36,18 @@ class Session:
 
     def new_client(self, *, patience_s: float | None = None) -> Client:
         """A client with a connection of its own, e.g. for a thread or a short question."""
-        from pratai.cli.client import Client
-        from pratai.config.load import client_settings
+        from pratai.cli.client import Client, normalized
+        from pratai.config.client import client_settings
 
-        known = client_settings(os.environ)
+        environment = dict(os.environ)
+        if self.server:
+            # Named like this, so that the key of the credentials file goes to its server alone.
+            environment["PRATAI_SERVER"] = normalized(self.server)
+        known = client_settings(environment)
         return Client(
-            server=self.server or known.server,
+            server=known.server,
             key=self.key if self.key is not None else known.key,
-            namespace=self.namespace or "",
+            namespace=self.namespace or known.namespace,
             patience_s=patience_s,
         )
 

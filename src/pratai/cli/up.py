@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
 import click
@@ -22,6 +21,7 @@ from pratai.errors import PlatformError
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False),
+    envvar="PRATAI_DATA_DIR",
     help="Where everything is kept. [$XDG_STATE_HOME/pratai]",
 )
 @click.option("--no-auth", is_flag=True, help="Let everybody call who can reach the port.")
@@ -47,34 +47,25 @@ def up(
         overrides.append(("gateway.port", str(port)))
     loaded = load("up", files, tuple(overrides))
 
-    from pratai.config.load import credentials_path, default_data_dir
+    from pratai.config.client import credentials_file, default_data_dir
     from pratai.up.options import UpOptions
     from pratai.up.supervisor import run_platform
 
     options = UpOptions(
         config=loaded.config,
-        data_dir=os.path.abspath(data_dir or default_data_dir(os.environ)),
+        data_dir=os.path.abspath(
+            data_dir or default_data_dir(os.environ, is_root=os.geteuid() == 0)
+        ),
         ready_file=ready_file,
         no_auth=no_auth,
-        credentials_path=credentials_path(os.environ),
+        credentials_path=credentials_file(os.environ),
     )
     try:
         run_platform(options)
     except OSError as error:
-        raise _refusal(error, loaded.config.gateway.host, loaded.config.gateway.port) from error
+        raise PlatformError(
+            f"The platform cannot run here: {error}.",
+            next_step="`pratai doctor` checks this machine.",
+            code="machine_refused",
+        ) from error
     return 0
-
-
-def _refusal(error: OSError, host: str, port: int) -> PlatformError:
-    """What the machine did not allow, in words."""
-    if error.errno == errno.EADDRINUSE:
-        return PlatformError(
-            f"Port {port} of {host} is in use by another program.",
-            next_step="Stop that program, or choose another port with --port.",
-            code="port_in_use",
-        )
-    return PlatformError(
-        f"The platform cannot run here: {error}.",
-        next_step="`pratai doctor` checks this machine.",
-        code="machine_refused",
-    )

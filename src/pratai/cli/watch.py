@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pratai import clock
 from pratai.cli.client import Client, ServerProblem, decode, route
@@ -17,6 +17,8 @@ OnLog = Callable[[LogView], None]
 RECORD_PATIENCE_MS = 3_000
 _POLL_FIRST_MS = 30
 _POLL_LAST_MS = 1_000
+_LOG_PAGE = 1_000
+_LOG_PAGES_MAX = 10_000
 
 
 def watch(
@@ -56,10 +58,19 @@ def recorded(client: Client, request_id: str) -> InvocationRecord | None:
         raise
 
 
-def logs_of(client: Client, request_id: str) -> list[LogView]:
-    """The log records of an invocation, oldest first."""
-    body = client.request("GET", route("invocations", request_id, "logs")).body
-    return [decode(line, LogView) for line in body.splitlines() if line.strip()]
+def logs_of(client: Client, request_id: str, *, after: int = 0) -> Iterator[LogView]:
+    """The log records of an invocation after a sequence, oldest first, page by page."""
+    path = route("invocations", request_id, "logs")
+    for _ in range(_LOG_PAGES_MAX):
+        body = client.request("GET", path, query={"after": after, "limit": _LOG_PAGE}).body
+        lines = [line for line in body.splitlines() if line.strip()]
+        for line in lines:
+            record = decode(line, LogView)
+            if record.sequence > after:
+                after = record.sequence
+                yield record
+        if len(lines) < _LOG_PAGE:
+            return
 
 
 def problem_of_view(view: InvocationRecord) -> ServerProblem | None:
@@ -110,13 +121,10 @@ def _look(client: Client, request_id: str, *, forgiving: bool) -> InvocationReco
 def _pass_on_logs(client: Client, request_id: str, seen: int, on_log: OnLog) -> int:
     """Give records after `seen` to `on_log`; returns the newest sequence."""
     try:
-        records = logs_of(client, request_id)
-    except ServerProblem as problem:
-        if problem.status == 404:
-            return seen
-        raise
-    for record in records:
-        if record.sequence > seen:
+        for record in logs_of(client, request_id, after=seen):
             on_log(record)
             seen = record.sequence
+    except ServerProblem as problem:
+        if problem.status != 404:
+            raise
     return seen

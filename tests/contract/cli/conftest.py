@@ -261,7 +261,7 @@ class Handler(BaseHTTPRequestHandler):
         )
         self._write(self.api.answer(asked))
 
-    do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
+    do_GET = do_POST = do_PUT = do_DELETE = _any
 
     def _write(self, reply: Reply) -> None:
         self.send_response(reply.status)
