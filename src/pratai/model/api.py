@@ -5,8 +5,6 @@ Shapes only. Times are epoch milliseconds, sizes bytes. The OpenAPI document is 
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from pratai.model.function import Network
@@ -320,7 +318,7 @@ class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     namespace: str = ""
     admin: bool = False
-    label: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    label: str = ""
 
 
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""The native HTTP API: one table of operations, and a module of handlers for each kind of thing."""
