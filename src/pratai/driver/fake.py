@@ -103,9 +103,10 @@ class FakeDriver:
         self._listener = listener
 
     async def close(self) -> None:
-        """End all instances."""
+        """End all instances; later starts are refused."""
         for instance_id in list(self._instances):
             self._exit(instance_id, InstanceExit(signal=9, detail="the node closes"))
+        self._listener = None
 
     async def fingerprint(self) -> Fingerprint:
         """Always healthy."""
@@ -118,8 +119,10 @@ class FakeDriver:
     async def start(self, spec: InstanceSpec) -> None:
         """Pretend to start; READY or exit follow after `start_ms`."""
         self.log.append(("start", spec.instance_id))
-        if self._listener is None or self.script.refuse:
-            raise PlatformError("the fake driver was told to refuse", next_step="Ask it nicely.")
+        if self._listener is None:
+            raise PlatformError("the driver is not open", next_step="Open it first.")
+        if self.script.refuse:
+            raise PlatformError("the fake driver refuses", next_step="Change its script.")
         self._instances[spec.instance_id] = _Instance(spec)
         fails = self._random.random() < self.script.fail_ratio
         self._later(self.script.start_ms, lambda: self._started(spec.instance_id, fails=fails))

@@ -297,11 +297,19 @@ class ProcessDriver:
         elif self._base_ready is not None and not self._base_ready.done():
             self._base_ready.set_result(False)
         if prepared is None and not self._closing:
-            _log.error("base_zygote_gone", instances=len(self._instances))
+            self._bury_base(zygote)
         for instance in list(self._instances.values()):
             if instance.zygote is zygote:
                 instance.kill("the process that forked it ended")
                 instance.ended(None)
+
+    def _bury_base(self, zygote: Zygote) -> None:
+        """All that it forked dies with it by the kernel; daemons of functions have to be found."""
+        if zygote.process is not None:
+            zygote.process.kill()
+            zygote.process.wait()
+        found = processes.kill_marked(self._mark)
+        _log.error("base_zygote_gone", instances=len(self._instances), killed=found)
 
     def _on_instance_gone(self, instance: Instance) -> None:
         self._instances.pop(instance.instance_id, None)
