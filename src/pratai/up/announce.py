@@ -6,14 +6,14 @@ import os
 
 import msgspec
 
-from pratai.config.load import write_credentials
+from pratai.config.client import Credentials, write_credentials
 from pratai.up.options import UpOptions
 
 
 def announce(options: UpOptions, *, url: str, key: str) -> None:
     """Tell programs and people that calls are served."""
     if options.credentials_path:
-        write_credentials(options.credentials_path, server=url, key=key)
+        write_credentials(options.credentials_path, Credentials(server=url, key=key))
     if options.ready_file:
         ready = msgspec.json.encode({"url": url, "pid": os.getpid(), "key": key})
         temporary = f"{options.ready_file}.{os.getpid()}"

@@ -186,6 +186,7 @@ class Platform:
         await self.driver.close()
         for service in (self.collector, self.scheduler, self.gateway):
             service.close()
+        await self.packages.close()
         await asyncio.to_thread(self.canonical.flush)
         await self.store.close()
 

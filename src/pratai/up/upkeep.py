@@ -84,5 +84,5 @@ class Upkeep:
     async def _clean_packages(self) -> None:
         versions = await self._parts.catalog.all_versions_in_use()
         await self._parts.packages.remove_unused(
-            {version.digest for version in versions}, {version.layer for version in versions}
+            {digest for version in versions for digest in (version.digest, version.layer)}
         )

@@ -81,7 +81,7 @@ class ChunkMeta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReturnedMeta(msgspec.Struct, frozen=True, kw_only=True):
-    """Meta of RETURNED: an event that was recalled before it began."""
+    """Meta of RETURNED: the event of this request was not begun and never will be here."""
 
     request_id: str
 

@@ -1,0 +1,198 @@
+"""A real `pratai up` in a process of its own, for end-to-end tests: start, call, kill, start again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+PRATAI = [sys.executable, "-m", "pratai"]
+START_S_MAX = 20.0
+STOP_S_MAX = 20.0
+
+
+class Answer:
+    """An HTTP answer with its body read."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.data
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.body[:300]!r}>"
+
+
+class PlatformProcess:
+    """One platform over one data dir, restarted at will."""
+
+    def __init__(self, directory: Path, *settings: str) -> None:
+        self.directory = directory
+        self.data_dir = directory / "data"
+        self.settings = list(settings)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self.key = ""
+        self.port = 0
+        self.pool = urllib3.PoolManager(
+            num_pools=4, maxsize=64, retries=False, timeout=urllib3.Timeout(60.0)
+        )
+
+    def start(self) -> PlatformProcess:
+        ready_file = self.directory / "ready.json"
+        ready_file.unlink(missing_ok=True)
+        command = [
+            *PRATAI,
+            "up",
+            "--port",
+            str(self.port),
+            "--data-dir",
+            str(self.data_dir),
+            "--ready-file",
+            str(ready_file),
+        ]
+        for setting in self.settings:
+            command += ["--set", setting]
+        environment = {**os.environ, "XDG_CONFIG_HOME": str(self.directory / "config")}
+        log = (self.directory / "up.log").open("ab")
+        self.process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+        log.close()
+        limit = time.monotonic() + START_S_MAX
+        while not ready_file.exists():
+            if self.process.poll() is not None or time.monotonic() > limit:
+                raise AssertionError(f"pratai up did not start:\n{self.log()[-4000:]}")
+            time.sleep(0.01)
+        ready = json.loads(ready_file.read_text())
+        self.url, self.key = ready["url"], ready["key"]
+        self.port = int(self.url.rsplit(":", 1)[1])
+        return self
+
+    def log(self) -> str:
+        return (self.directory / "up.log").read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(STOP_S_MAX)
+
+    def kill_tree(self) -> None:
+        """SIGKILL to the platform and every descendant, as a power cut would."""
+        assert self.process is not None
+        pids = descendants(self.process.pid)
+        for pid in [self.process.pid, *pids]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(10)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill_tree()
+        self.pool.clear()
+
+    # calls
+
+    def request(self, method: str, path: str, **options: Any) -> Answer:
+        headers = {"authorization": f"Bearer {self.key}", **options.pop("headers", {})}
+        return Answer(
+            self.pool.request(method, f"{self.url}{path}", headers=headers, **options)
+        )
+
+    def deploy(self, name: str, source: str | bytes, **config: Any) -> Any:
+        data = source.encode() if isinstance(source, str) else source
+        answer = self.request(
+            "PUT",
+            f"/v1/functions/{name}",
+            fields={
+                "config": ("config.json", json.dumps(config), "application/json"),
+                "package": (
+                    "main.py" if isinstance(source, str) else "package.zip",
+                    data,
+                    "text/x-python" if isinstance(source, str) else "application/zip",
+                ),
+            },
+        )
+        assert answer.status in (200, 201), answer
+        return answer.json()
+
+    def invoke(self, name: str, event: Any = None, **headers: str) -> Answer:
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        sent = {"content-type": "application/json"}
+        sent.update({key.replace("_", "-"): value for key, value in headers.items()})
+        return self.request("POST", f"/v1/functions/{name}/invocations", body=body, headers=sent)
+
+    def invoke_async(self, name: str, event: Any = None, **headers: str) -> str:
+        answer = self.invoke(name, event, prefer="respond-async", **headers)
+        assert answer.status == 202, answer
+        return str(answer.json()["request_id"])
+
+    def invocation(self, request_id: str) -> Any:
+        answer = self.request("GET", f"/v1/invocations/{request_id}")
+        assert answer.status == 200, answer
+        return answer.json()
+
+    def wait_done(self, request_id: str, limit_s: float = 20.0) -> Any:
+        limit = time.monotonic() + limit_s
+        while True:
+            found = self.request("GET", f"/v1/invocations/{request_id}")
+            if found.status == 200 and found.json()["state"] == "done":
+                return found.json()
+            assert time.monotonic() < limit, found
+            time.sleep(0.02)
+
+    def cli(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        environment = {
+            **os.environ,
+            "PRATAI_SERVER": self.url,
+            "PRATAI_KEY": self.key,
+            "XDG_CONFIG_HOME": str(self.directory / "config"),
+        }
+        return subprocess.run(
+            [*PRATAI, *arguments],
+            input=stdin,
+            capture_output=True,
+            env=environment,
+            timeout=120,
+            check=False,
+        )
+
+
+def descendants(root: int) -> list[int]:
+    """Every living process below `root`, from /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", encoding="latin-1") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(parent, []).append(int(entry))
+    found, left = [], [root]
+    while left:
+        below = children.get(left.pop(), [])
+        found += below
+        left += below
+    return found
