@@ -1,0 +1,1 @@
+"""The HTTP process that accepts invocations and serves the APIs."""
