@@ -82,8 +82,12 @@ class Collector:
     # transitions
 
     def _on_outcome(self, outcome: Outcome, now_ms: int, effects: list[Effect]) -> None:
-        lease = self._leases.close(outcome.request_id, outcome.attempt)
-        if lease is None:
+        lease = self._leases.get(outcome.request_id)
+        if (
+            lease is None
+            or (lease.attempt, lease.node_id) != (outcome.attempt, outcome.node_id)
+            or self._leases.close(outcome.request_id, outcome.attempt) is None
+        ):
             self._on_unleased(outcome, effects)
             return
         invoke = lease.invoke
@@ -101,15 +105,18 @@ class Collector:
         )
         if invoke.journalled:
             self._settle(lease, outcome, now_ms, effects)
-        elif not outcome.node_id or (outcome.failure and outcome.failure.code in _SILENT):
+        elif outcome.failure is not None and outcome.failure.code in _SILENT:
             self._answer_for_node(invoke, outcome, effects)
 
     def _on_unleased(self, outcome: Outcome, effects: list[Effect]) -> None:
         """An event that gave up in its queue has no lease; anything else is of an old attempt."""
-        if outcome.outcome == "discarded" and not outcome.node_id:
-            effects.append(RecordOutcome(outcome, outcome.namespace, dead=True))
-        else:
+        if outcome.node_id:
             effects.append(Count("outcomes_fenced"))
+            return
+        namespace, function = outcome.namespace, outcome.function
+        dead = outcome.outcome == "discarded"
+        effects.append(RecordOutcome(outcome, namespace, dead, function=function))
+        effects.append(Deliver(outcome, namespace, function, outcome.version_id))
 
     def _on_join(self, join: Join, now_ms: int, effects: list[Effect]) -> None:
         self.members[join.node_id] = Member(
@@ -169,7 +176,8 @@ class Collector:
             return
         wait_ms = 0
         if not platform:
-            wait_ms = min(BACKOFF_MS_MAX, invoke.backoff_ms << min(20, outcome.attempt - 1))
+            failed = max(0, outcome.attempt - 1 - recoveries)
+            wait_ms = min(BACKOFF_MS_MAX, invoke.backoff_ms << min(20, failed))
         if now_ms + wait_ms >= invoke.deadline_ms:
             self._record(lease, outcome, effects, dead=not invoke.reply_to)
             return
@@ -203,6 +211,8 @@ class Collector:
             effects.append(Send(invoke.reply_to, result))
 
     def _abandon(self, node_id: str, why: str, now_ms: int, effects: list[Effect]) -> None:
+        """Run elsewhere what a node had. `Gone` is said first, so that nothing goes back there."""
+        effects.append(Send("scheduler", Gone(node_id=node_id)))
         for lease in self._leases.of_node(node_id):
             outcome = Outcome(
                 request_id=lease.invoke.request_id,
@@ -218,7 +228,6 @@ class Collector:
                 ),
             )
             self._on_outcome(outcome, now_ms, effects)
-        effects.append(Send("scheduler", Gone(node_id=node_id)))
 
     def _expect(self, node_id: str, now_ms: int, effects: list[Effect]) -> None:
         due_ms = now_ms + self._config.node_silence_max_ms

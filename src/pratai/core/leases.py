@@ -53,7 +53,10 @@ class Leases:
         if lease is None or (attempt is not None and lease.attempt != attempt):
             return None
         del self._leases[request_id]
-        self._by_node[lease.node_id].discard(request_id)
+        of_node = self._by_node[lease.node_id]
+        of_node.discard(request_id)
+        if not of_node:
+            del self._by_node[lease.node_id]
         self._expiry.discard(request_id)
         return lease
 

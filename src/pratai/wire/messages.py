@@ -188,6 +188,9 @@ class Outcome(Message, frozen=True, kw_only=True):
     node_id: str
     outcome: OutcomeKind
     namespace: str = ""
+    #: Said by the scheduler, of what ended in its queue and so has no lease to look them up in.
+    function: str = ""
+    version_id: str = ""
     payload: bytes = b""
     content_type: str = "application/json"
     failure: Failure | None = None

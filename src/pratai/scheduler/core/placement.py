@@ -17,34 +17,42 @@ WARM_MAX = 4_096
 class NodeLedger:
     """What the scheduler knows of one node."""
 
-    __slots__ = ("capacity", "credit", "draining", "endpoint", "held", "node_id", "warm")
+    __slots__ = ("capacity", "draining", "endpoint", "node_id", "request_ids", "warm")
 
     def __init__(self, node_id: str, endpoint: str, capacity: Capacity) -> None:
         self.node_id = node_id
         self.endpoint = endpoint
         self.capacity = capacity
-        #: Dispatches it still takes. `slots + prefetch - held`, never below zero.
-        self.credit = capacity.slots + capacity.prefetch
-        #: Dispatches it has now.
-        self.held = 0
+        #: What was dispatched to it and has not ended.
+        self.request_ids: set[str] = set()
         self.draining = False
         #: Versions it ran, oldest use first.
         self.warm: dict[str, None] = {}
 
-    def spend(self, version_id: str) -> None:
+    @property
+    def held(self) -> int:
+        """Dispatches it has now."""
+        return len(self.request_ids)
+
+    @property
+    def credit(self) -> int:
+        """Dispatches it still takes; 0 when it offers less than it holds."""
+        capacity = self.capacity
+        return max(0, capacity.slots + capacity.prefetch - len(self.request_ids))
+
+    def spend(self, version_id: str, request_id: str) -> None:
         """Count a dispatch to it."""
         assert self.credit > 0, f"{self.node_id} has no credit"
-        self.credit -= 1
-        self.held += 1
+        assert request_id not in self.request_ids, f"{self.node_id} has {request_id} already"
+        self.request_ids.add(request_id)
         self.warm.pop(version_id, None)
         self.warm[version_id] = None
         if len(self.warm) > WARM_MAX:
             del self.warm[next(iter(self.warm))]
 
-    def grant(self) -> None:
-        """Count an attempt that ended."""
-        self.held -= 1
-        self.credit += 1
+    def grant(self, request_id: str) -> None:
+        """Count an attempt that ended; one of the node's former life counts for nothing."""
+        self.request_ids.discard(request_id)
 
 
 class Placement:
@@ -65,7 +73,6 @@ class Placement:
             self._order.append(node)
         else:
             node.endpoint, node.capacity = endpoint, capacity
-            node.credit = max(0, capacity.slots + capacity.prefetch - node.held)
             node.draining = False
         return node
 
@@ -112,8 +119,6 @@ class Placement:
         return best
 
     def check(self) -> None:
-        """Credits add up."""
-        for node in self.nodes.values():
-            assert node.credit >= 0, f"{node.node_id} has credit {node.credit}"
-            assert node.held >= 0
+        """The order has every node once."""
+        assert len(self._order) == len(self.nodes)
         assert set(self._order) == set(self.nodes.values())

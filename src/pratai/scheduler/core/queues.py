@@ -78,12 +78,21 @@ class Queues:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._queued
 
+    def get(self, request_id: str) -> Invoke | None:
+        """What waits under this id, if anything."""
+        return self._queued.get(request_id)
+
     def of(self, key: str) -> FunctionQueue:
         """The queue of a function, made on first use."""
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = FunctionQueue(key)
         return queue
+
+    @property
+    def functions(self) -> int:
+        """Functions of which anything is kept."""
+        return len(self._queues)
 
     def sync_count(self, key: str) -> int:
         """Sync calls waiting for a function."""
@@ -95,7 +104,7 @@ class Queues:
             return sum(self._async_count.values())
         return self._async_count.get(key, 0)
 
-    def push(self, queue: FunctionQueue, invoke: Invoke, *, front: bool = False) -> None:
+    def push(self, queue: FunctionQueue, invoke: Invoke) -> None:
         """Queue an invocation; it must not be queued already."""
         assert invoke.request_id not in self._queued
         self._queued[invoke.request_id] = invoke
@@ -103,10 +112,7 @@ class Queues:
             entries, counts = queue.backlog, self._async_count
         else:
             entries, counts = queue.waiting, self._sync_count
-        if front:
-            entries.appendleft(invoke)
-        else:
-            entries.append(invoke)
+        entries.append(invoke)
         counts[queue.key] = counts.get(queue.key, 0) + 1
         self.offer(queue)
 
@@ -124,10 +130,14 @@ class Queues:
                 alive = [entry for entry in entries if self._is_live(entry)]
                 entries.clear()
                 entries.extend(alive)
+        if not self._queued:
+            self._leave_ring()
         return invoke
 
     def pop(self, *, sync_only: bool = False) -> tuple[FunctionQueue, Invoke] | None:
-        """The next invocation to run: the next function's oldest. None when nothing may run."""
+        """The next invocation to run: the next function's oldest, counted as running. None when
+        nothing may run.
+        """
         ring = self._ring
         while ring:
             queue = ring.popleft()
@@ -136,8 +146,12 @@ class Queues:
                 continue
             invoke = self._pop_of(queue, sync_only=sync_only)
             if invoke is None:
+                self.drop_if_unused(queue)
                 continue
+            queue.running += 1
             self.offer(queue)
+            if not self._queued:
+                self._leave_ring()
             return queue, invoke
         return None
 
@@ -149,7 +163,9 @@ class Queues:
 
     def drop_if_unused(self, queue: FunctionQueue) -> None:
         """Forget a function that neither waits nor runs, so that memory follows the load."""
-        if queue.running == 0 and not queue.in_ring and not queue.full_said:
+        if queue.running or queue.in_ring or queue.full_said:
+            return
+        if not self.sync_count(queue.key) and not self.async_count(queue.key):
             self._queues.pop(queue.key, None)
             self._sync_count.pop(queue.key, None)
             self._async_count.pop(queue.key, None)
@@ -170,6 +186,15 @@ class Queues:
                 queue.sync_run = queue.sync_run + 1 if entries is queue.waiting else 0
                 return invoke
         return None
+
+    def _leave_ring(self) -> None:
+        """Nothing waits: no queue needs a turn, whatever dead entries it has."""
+        while self._ring:
+            queue = self._ring.popleft()
+            queue.in_ring = False
+            queue.waiting.clear()
+            queue.backlog.clear()
+            self.drop_if_unused(queue)
 
     def _is_live(self, invoke: Invoke) -> bool:
         return self._queued.get(invoke.request_id) is invoke

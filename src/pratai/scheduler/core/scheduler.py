@@ -104,8 +104,11 @@ class Scheduler:
             self._tell_backlog(queue, effects)
 
     def _on_cancel(self, cancel: Cancel, now_ms: int, effects: list[Effect]) -> None:
-        invoke = self.queues.remove(cancel.request_id)
+        invoke = self.queues.get(cancel.request_id)
+        if invoke is not None and invoke.journalled:
+            return  # its caller has gone, yet it was accepted: it runs, or expires by record
         if invoke is not None:
+            self.queues.remove(cancel.request_id)
             self._expiry.discard(cancel.request_id)
             self._release(invoke)
             effects.append(Count("invokes_cancelled"))
@@ -119,7 +122,7 @@ class Scheduler:
     def _on_freed(self, freed: Freed, now_ms: int, effects: list[Effect]) -> None:
         node = self.placement.nodes.get(freed.node_id)
         if node is not None:
-            node.grant()
+            node.grant(freed.request_id)
         queue = self.queues.of(f"{freed.namespace}/{freed.function}")
         queue.running -= 1
         if freed.run_us:
@@ -132,11 +135,17 @@ class Scheduler:
         self.queues.drop_if_unused(queue)
 
     def _on_joined(self, joined: Joined, now_ms: int, effects: list[Effect]) -> None:
-        self.placement.join(joined.node_id, joined.endpoint, joined.capacity)
+        node = self.placement.join(joined.node_id, joined.endpoint, joined.capacity)
+        leases = self.leases.of_node(joined.node_id)
+        node.request_ids.update(lease.invoke.request_id for lease in leases)
         self._dispatch(now_ms, effects)
 
     def _on_gone(self, gone: Gone, now_ms: int, effects: list[Effect]) -> None:
         self.placement.leave(gone.node_id)
+        effects.extend(
+            Send("collector", _ended_by_platform(lease, now_ms, _NODE_LOST))
+            for lease in self.leases.of_node(gone.node_id)
+        )
         self._dispatch(now_ms, effects)
 
     def _on_tick(self, tick: Tick, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
@@ -146,8 +155,11 @@ class Scheduler:
             invoke = self.queues.remove(request_id)
             if invoke is not None:
                 self._expire(invoke, effects)
+                queue = self.queues.of(f"{invoke.namespace}/{invoke.function}")
+                self._tell_backlog(queue, effects)
+                self.queues.drop_if_unused(queue)
         effects.extend(
-            Send("collector", _lease_expired(lease, now_ms))
+            Send("collector", _ended_by_platform(lease, now_ms, _LEASE_EXPIRED))
             for lease in self.leases.expired(now_ms)
         )
         nexts = (self._delays.next_ms(), self._expiry.next_ms(), self.leases.next_expiry_ms())
@@ -161,14 +173,11 @@ class Scheduler:
             popped = self.queues.pop(sync_only=self.draining)
             if popped is None:
                 return
-            queue, invoke = popped
+            _, invoke = popped
             node = self.placement.choose(invoke.version_id)
-            if node is None:
-                self.queues.push(queue, invoke, front=True)
-                return
+            assert node is not None, "there was credit"
             self._expiry.discard(invoke.request_id)
-            node.spend(invoke.version_id)
-            queue.running += 1
+            node.spend(invoke.version_id, invoke.request_id)
             self._lease(self._unhold(invoke), node.node_id, now_ms, effects)
 
     def _lease(self, invoke: Invoke, node_id: str, now_ms: int, effects: list[Effect]) -> None:
@@ -256,7 +265,9 @@ class Scheduler:
                 attempt=invoke.attempt,
                 node_id="",
                 namespace=invoke.namespace,
-                outcome="discarded",
+                function=invoke.function,
+                version_id=invoke.version_id,
+                outcome="timed_out" if invoke.reply_to else "discarded",
                 failure=Failure(
                     code="event_too_old",
                     fault="platform",
@@ -316,7 +327,8 @@ class Scheduler:
             assert self.leases.get(request_id) is None
         assert self.payload_bytes >= 0
         for node in self.placement.nodes.values():
-            assert node.held >= len(self.leases.of_node(node.node_id))
+            leases = self.leases.of_node(node.node_id)
+            assert node.request_ids >= {lease.invoke.request_id for lease in leases}
 
     _TRANSITIONS: ClassVar[dict[type[Message], Callable[..., None]]] = {
         Invoke: _on_invoke,
@@ -328,7 +340,21 @@ class Scheduler:
     }
 
 
-def _lease_expired(lease: Lease, now_ms: int) -> Outcome:
+_LEASE_EXPIRED = Failure(
+    code="lease_expired",
+    fault="platform",
+    error_message="its node did not say how the attempt ended",
+    next="Nothing: another attempt is made. If it repeats, look at that node's log.",
+)
+_NODE_LOST = Failure(
+    code="node_lost",
+    fault="platform",
+    error_message="its node went while the attempt was on its way there",
+    next="Call again; if it repeats, look at that node's log.",
+)
+
+
+def _ended_by_platform(lease: Lease, now_ms: int, failure: Failure) -> Outcome:
     """The outcome that stands in for one that never came."""
     return Outcome(
         request_id=lease.invoke.request_id,
@@ -336,10 +362,5 @@ def _lease_expired(lease: Lease, now_ms: int) -> Outcome:
         node_id=lease.node_id,
         outcome="crashed",
         finished_at_ms=now_ms,
-        failure=Failure(
-            code="lease_expired",
-            fault="platform",
-            error_message=f"node {lease.node_id} did not say how the attempt ended",
-            next="Nothing: another attempt is made. If it repeats, look at that node's log.",
-        ),
+        failure=failure,
     )
