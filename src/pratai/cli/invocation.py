@@ -150,10 +150,10 @@ def _show_payload(
     if payload is None or bytes(payload) in (b"", b"null"):
         return
     output.say(f"\n{title} ({content_type})", "bold")
-    if encoding == "base64":
-        output.say(f"{len(bytes(payload)) * 3 // 4:,} bytes that are not text")
-        return
     value = msgspec.json.decode(bytes(payload))
+    if encoding == "base64" and isinstance(value, str):
+        output.say(f"{len(value.rstrip('=')) * 3 // 4:,} bytes that are not text")
+        return
     if encoding == "text" and isinstance(value, str):
         output.say(value)
     else:

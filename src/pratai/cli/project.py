@@ -9,10 +9,8 @@ from pathlib import Path
 from pratai.errors import InvalidField
 
 NAME_CHARS_MAX = 64
-#: Start of a PEP 723 header and its lines.
-_HEADER = re.compile(r"(?m)^# /// script$\s(?P<lines>(^#(| .*)$\s)+)^# ///$")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
-_TABLE_BYTES_MAX = 1024 * 1024
+_TEXT_CHARS_MAX = 4 * 1024 * 1024
 
 
 def default_name(path: Path) -> str:
@@ -39,34 +37,33 @@ def default_name(path: Path) -> str:
 
 
 def _declared_name(path: Path) -> str:
-    text = _project_text(path)
-    if not text:
-        return ""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidField(
-            f"The metadata of {path} is not valid TOML: {error}.",
-            next_step="Mend pyproject.toml, or the `# /// script` header.",
-            field="path",
-            value=str(path),
-        ) from error
-    tool = document.get("tool", {})
+    tool = _document(path).get("tool", {})
     table = tool.get("pratai", {}) if isinstance(tool, dict) else {}
     name = table.get("name", "") if isinstance(table, dict) else ""
     return name if isinstance(name, str) else ""
 
 
-def _project_text(path: Path) -> str:
-    """`pyproject.toml` of a folder, the PEP 723 header of a file, "" where there is neither."""
+def _document(path: Path) -> dict[str, object]:
+    """`pyproject.toml` of a folder or the header of a file, as a table; {} without one."""
     if path.is_dir():
-        project = path / "pyproject.toml"
-        return project.read_text(encoding="utf-8") if project.is_file() else ""
+        return _project(path / "pyproject.toml")
     if path.suffix != ".py" or not path.is_file():
-        return ""
+        return {}
+    from pratai.packages.requirements import script_header
+
     with path.open(encoding="utf-8", errors="replace") as file:
-        found = _HEADER.search(file.read(_TABLE_BYTES_MAX))
-    if found is None:
-        return ""
-    lines = found["lines"].splitlines()
-    return "\n".join(line.removeprefix("# ") if line != "#" else "" for line in lines)
+        return script_header(file.read(_TEXT_CHARS_MAX), path.name) or {}
+
+
+def _project(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidField(
+            f"{path} is not valid TOML: {error}.",
+            next_step="Mend it, or remove it.",
+            field="path",
+            value=str(path),
+        ) from error

@@ -40,7 +40,8 @@ class Deployed(msgspec.Struct, frozen=True, kw_only=True):
 class _Line(msgspec.Struct, frozen=True):
     phase: str = ""
     line: str = ""
-    function: msgspec.Raw | None = None
+    #: Empty where the line is not about it.
+    function: msgspec.Raw = msgspec.Raw()
     problem: dict[str, object] | None = None
 
 
@@ -115,8 +116,7 @@ def _read_lines(stream: Stream, on_line: OnLine) -> Deployed:
         if line.problem is not None:
             status = line.problem.get("status")
             raise ServerProblem(line.problem, status if isinstance(status, int) else 500)
-        if line.function is not None:
-            body = bytes(line.function)
+        if body := bytes(line.function):
             deployed = Deployed(view=decode(body, FunctionView), body=body)
         else:
             on_line(line.phase, line.line)

@@ -6,6 +6,7 @@ It decides nothing: a test says what is answered, and looks at what was asked.
 from __future__ import annotations
 
 import io
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -264,7 +265,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = _any
 
     def _write(self, reply: Reply) -> None:
-        self.send_response(reply.status)
+        self.send_response_only(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.chunks is None:
@@ -318,7 +319,8 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        return self.out.decode()
+        """Without the escape codes of a terminal."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.out.decode())
 
 
 Pratai = Callable[..., Ran]
@@ -338,7 +340,7 @@ def pratai(
     monkeypatch.setenv("PRATAI_SERVER", api.url)
     monkeypatch.setenv("PRATAI_KEY", KEY)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", "xterm-256color")
 
     def command(*arguments: str, stdin: bytes | None = None, terminal: bool = False) -> Ran:
         capsysbinary.readouterr()

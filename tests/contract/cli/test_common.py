@@ -259,3 +259,24 @@ def test_invoking_imports_neither_rich_nor_what_others_need(api):
     )
 
     assert (done.stdout, done.stderr) == (b"1", b"0 []\n")
+
+
+def test_no_color_is_respected(pratai, api, monkeypatch):
+    view = api.invocation(event=None, result=None)
+    api.on("GET", "/v1/invocations", api.json({"items": [view], "next_cursor": ""}))
+
+    coloured = pratai("invocations", terminal=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = pratai("invocations", terminal=True)
+
+    assert b"\x1b[32m" in coloured.out
+    assert b"\x1b[32m" not in plain.out
+    assert coloured.text == plain.text
+
+
+def test_a_table_fits_a_narrow_terminal(pratai, api, monkeypatch):
+    view = api.invocation(event=None, result=None)
+    api.on("GET", "/v1/invocations", api.json({"items": [view], "next_cursor": ""}))
+    monkeypatch.setenv("COLUMNS", "60")
+
+    assert max(len(line) for line in pratai("invocations", terminal=True).text.splitlines()) <= 60
