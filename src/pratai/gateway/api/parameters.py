@@ -64,6 +64,7 @@ def text(
     *,
     where: Where = "query",
     pattern: str = "",
+    chars_min: int = 1,
     chars_max: int = TEXT_CHARS_MAX,
 ) -> Parameter:
     """Any text, or text of a pattern."""
@@ -71,14 +72,14 @@ def text(
     if pattern:
         schema["pattern"] = pattern
     else:
-        schema |= {"minLength": 1, "maxLength": chars_max}
+        schema |= {"minLength": chars_min, "maxLength": chars_max}
     compiled = re.compile(pattern.removeprefix("^").removesuffix("$")) if pattern else None
 
     def parse(field: str, raw: str) -> Value:
         if compiled is not None and not compiled.fullmatch(raw):
             raise invalid(field, raw, f"text like {pattern}")
-        if compiled is None and not 1 <= len(raw) <= chars_max:
-            raise invalid(field, raw, f"1 to {chars_max} characters")
+        if compiled is None and not chars_min <= len(raw) <= chars_max:
+            raise invalid(field, raw, f"{chars_min} to {chars_max} characters")
         return raw
 
     return Parameter(name=name, where=where, schema=schema, description=description, parse=parse)
@@ -239,7 +240,11 @@ QUALIFIER = text(
     pattern=r"^([0-9]{1,9}|\$LATEST|[A-Za-z0-9][A-Za-z0-9_-]{0,63})$",
 )
 PATH = text(
-    "path", "Path below the function; may have further slashes.", where="path", chars_max=8_192
+    "path",
+    "Path below the function; may have further slashes.",
+    where="path",
+    chars_min=0,
+    chars_max=8_192,
 )
 INVOKE_HEADERS = (
     text("Prefer", "`respond-async` for an async call (RFC 7240).", where="header"),
