@@ -13,3 +13,8 @@ def now_ms() -> int:
 def monotonic_us() -> int:
     """Time in microseconds for measuring durations; its zero means nothing."""
     return time.monotonic_ns() // 1_000
+
+
+def thread_us() -> int:
+    """Time in microseconds that the calling thread has computed; for telling how busy it is."""
+    return time.thread_time_ns() // 1_000

@@ -51,7 +51,6 @@ class MemoryStore:
         self._logs: dict[int, LogRecord] = {}
         self._sequence = 0
         self._bytes_used = 0
-        self._dropped = 0
         self._writes = 0
 
     # life
@@ -335,7 +334,7 @@ class MemoryStore:
             healthy=self._is_open,
             bytes_used=self._bytes_used,
             waiting=0,
-            dropped=self._dropped,
+            dropped=0,
             commits=self._writes,
             writes=self._writes,
         )

@@ -19,11 +19,12 @@ from pratai.store.base import Document, InvocationPage, InvocationQuery, LogQuer
 from pratai.store.sqlite import connection as connections
 from pratai.store.sqlite import rows
 from pratai.store.sqlite.statements import Row
+from pratai.store.sqlite.turns import Turns
 
 READERS = 3
 #: Reads that may wait for a reader; more are refused.
 WAITING_MAX = 1_000
-#: Rows of one answer, whatever was asked for.
+#: Invocations or log records of one answer, whatever was asked for.
 LIMIT_MAX = 10_000
 #: How far apart the clocks of gateways and nodes may be for `since_ms` to find everything.
 CLOCKS_APART_MS = 3_600_000
@@ -35,27 +36,30 @@ Read = Callable[[sqlite3.Connection, "dict[str, str]"], T]
 class Readers:
     """A bounded pool of reading threads."""
 
-    def __init__(self, path: str, sql: dict[str, str]) -> None:
+    def __init__(self, path: str, sql: dict[str, str], turns: Turns) -> None:
         self._path = path
         self._sql = sql
-        self._waiting = 0
+        self._turns = turns
+        #: Reads given and not answered. Changed on the loop alone.
+        self.waiting = 0
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
     async def read(self, read: Read[T]) -> T:
         """Run a read in one of the threads."""
-        if self._waiting >= WAITING_MAX:
+        if self.waiting >= WAITING_MAX:
             raise StoreUnavailable(
-                f"{self._waiting} reads wait for the store already.",
+                f"{self.waiting} reads wait for the store already.",
                 next_step="Ask again in a second.",
                 retry_after_s=1,
             )
-        self._waiting += 1
+        self.waiting += 1
+        self._turns.watch()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, read)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def close(self) -> None:
         """End the threads after the reads they are in. Blocking."""
@@ -93,7 +97,7 @@ def documents(
     """Documents of a kind; of every namespace, `after` is `NAMESPACE/ID`."""
 
     def read(connection: sqlite3.Connection, sql: dict[str, str]) -> list[Document]:
-        values: dict[str, object] = {"kind": kind, "prefix": prefix, "limit": _bounded(limit)}
+        values: dict[str, object] = {"kind": kind, "prefix": prefix, "limit": max(limit, 1)}
         if namespace is None:
             values["after_namespace"], _, values["after"] = after.partition("/")
             found = connection.execute(sql["documents_of_all"], values)
@@ -133,7 +137,7 @@ def pending(after: str, limit: int) -> Read[list[Invocation]]:
     """Unfinished invocations."""
 
     def read(connection: sqlite3.Connection, sql: dict[str, str]) -> list[Invocation]:
-        found = connection.execute(sql["pending"], {"after": after, "limit": _bounded(limit)})
+        found = connection.execute(sql["pending"], {"after": after, "limit": max(limit, 1)})
         return [rows.invocation_of(row) for row in found]
 
     return read

@@ -30,6 +30,7 @@ from pratai.store.base import (
 from pratai.store.sqlite import connection as connections
 from pratai.store.sqlite import reads, statements
 from pratai.store.sqlite.buffers import Buffers
+from pratai.store.sqlite.turns import Turns
 from pratai.store.sqlite.upkeep import SWEEP_ROWS, Step, Upkeep
 from pratai.store.sqlite.writer import FLUSH, STEP, Writer, closed
 from pratai.store.sqlite.writes import ACCEPT, FINISH, PUT_OR_DELETE, RETRY
@@ -53,8 +54,9 @@ class SqliteStore:
     async def open(self) -> None:
         """Open, lock and migrate."""
         loop = asyncio.get_running_loop()
-        self._writing = await loop.run_in_executor(None, self._open, loop)
-        self._reading = reads.Readers(self._path, statements.load())
+        turns = Turns(loop, self._is_outstanding)
+        self._writing = await loop.run_in_executor(None, self._open, loop, turns)
+        self._reading = reads.Readers(self._path, statements.load(), turns)
         self._writing.start()
 
     async def close(self) -> None:
@@ -70,7 +72,7 @@ class SqliteStore:
         self._writing = None
         self._lock.free()
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> Writer:
+    def _open(self, loop: asyncio.AbstractEventLoop, turns: Turns) -> Writer:
         try:
             connections.prepare(self._path)
             self._lock.take()
@@ -80,6 +82,7 @@ class SqliteStore:
                 sql=statements.load(),
                 loop=loop,
                 buffers=self._buffers,
+                turns=turns,
             )
         except BaseException as error:
             self._lock.free()
@@ -233,6 +236,14 @@ class SqliteStore:
             dropped=self._buffers.dropped,
             commits=writer.commits,
             writes=writer.writes,
+        )
+
+    def _is_outstanding(self) -> bool:
+        writing, reading = self._writing, self._reading
+        return (
+            len(self._buffers) > 0
+            or (writing is not None and writing.waiting > 0)
+            or (reading is not None and reading.waiting > 0)
         )
 
     @property

@@ -19,6 +19,8 @@ from pratai.store.sqlite.positions import TEXTS, Positions
 #: Rows that one step removes.
 SWEEP_ROWS = 200
 SWEEP_LOGS = 500
+#: The same where size is the reason, so that little more goes than must.
+SIZE_ROWS = 100
 #: A step of indexing should take about this long; the number of rows follows from it.
 INDEX_STEP_US = 8_000
 INDEX_ROWS_MAX = 1_000
@@ -89,9 +91,9 @@ class Sweeper:
         logged = self._one("oldest_log")
         swept = Swept()
         if finished is not None and (logged is None or finished <= logged):
-            swept = Swept(invocations=self._remove_finished(0, _FOREVER_MS))
+            swept = Swept(invocations=self._remove_finished(0, _FOREVER_MS, SIZE_ROWS))
         elif logged is not None:
-            swept = Swept(logs=self._remove_logs(_FOREVER_MS))
+            swept = Swept(logs=self._remove_logs(_FOREVER_MS, SIZE_ROWS))
         for name in ("merge_invocation_text", "merge_log_text"):
             self._connection.execute(self._sql[name], {"pages": 500})
         return swept
@@ -117,10 +119,10 @@ class Sweeper:
         """Give a few pages back to the system."""
         self._connection.execute(self._sql["vacuum_step"]).fetchall()
 
-    def _remove_finished(self, dead: int, before_ms: int) -> int:
+    def _remove_finished(self, dead: int, before_ms: int, limit: int = SWEEP_ROWS) -> int:
         found = self._connection.execute(
             self._sql["finished_due"],
-            {"dead": dead, "before_ms": before_ms, "limit": SWEEP_ROWS},
+            {"dead": dead, "before_ms": before_ms, "limit": limit},
         ).fetchall()
         return self._remove_invocations([id_ for (id_,) in found])
 
@@ -139,11 +141,11 @@ class Sweeper:
         self._connection.execute(self._sql["delete_invocations"], listed)
         return len(ids)
 
-    def _remove_logs(self, before_ms: int) -> int:
+    def _remove_logs(self, before_ms: int, limit: int = SWEEP_LOGS) -> int:
         indexed = self._positions.indexed["logs"]
         found = self._connection.execute(
             self._sql["logs_due"],
-            {"indexed": indexed, "before_ms": before_ms, "limit": SWEEP_LOGS},
+            {"indexed": indexed, "before_ms": before_ms, "limit": limit},
         ).fetchall()
         if not found:
             return 0

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
+
+import structlog
 
 from pratai import clock
 from pratai.config import schema
@@ -27,6 +28,7 @@ from pratai.errors import StoreUnavailable
 from pratai.store.sqlite import connection as connections
 from pratai.store.sqlite.buffers import Buffers
 from pratai.store.sqlite.positions import Positions
+from pratai.store.sqlite.turns import Turns
 from pratai.store.sqlite.upkeep import Indexer, Step, Sweeper, Upkeep
 from pratai.store.sqlite.writes import KINDS, Writes
 
@@ -48,7 +50,7 @@ PROBE_US = 1_000_000
 Entry = tuple[int, Any, "asyncio.Future[Any] | None"]
 Settled = list[tuple["asyncio.Future[Any]", Any]]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger("pratai.store")
 
 
 class Writer:
@@ -62,6 +64,7 @@ class Writer:
         sql: dict[str, str],
         loop: asyncio.AbstractEventLoop,
         buffers: Buffers,
+        turns: Turns,
     ) -> None:
         self._path = path
         self._sql = sql
@@ -70,6 +73,7 @@ class Writer:
         self._waiting_max = config.waiting_max
         self._queue: SimpleQueue[Entry] = SimpleQueue()
         self._buffers = buffers
+        self._turns = turns
         #: Whether the thread knows of buffered writes. Set by the loop, cleared by the thread
         #: before it empties the buffers, so that nothing is left behind unknown.
         self._stirred = False
@@ -108,6 +112,7 @@ class Writer:
         future = self._loop.create_future()
         self.waiting += 1
         self._queue.put((kind, item, future))
+        self._turns.watch()
         return future
 
     def stir(self) -> None:
@@ -115,6 +120,7 @@ class Writer:
         if not self._stirred:
             self._stirred = True
             self._queue.put((STIR, None, None))
+            self._turns.watch()
 
     def close(self) -> asyncio.Future[Any]:
         """Write everything given so far, then end the thread."""
@@ -256,7 +262,7 @@ class Writer:
             result = connections.translate(error, self._path)
             if entry[2] is None:
                 self._buffers.count_lost(1)
-                _log.warning("a record could not be kept: %s", result)
+                _log.warning("record_not_kept", reason=str(result))
         self._execute("release")
         return result
 
@@ -282,8 +288,9 @@ class Writer:
             return
         try:
             self._loop.call_soon_threadsafe(self._settle, settled)
+            self._turns.answered()
         except RuntimeError:
-            _log.warning("%d writes were made after their event loop had ended", len(settled))
+            _log.warning("loop_ended_before_store", answers=len(settled))
 
     # health
 
@@ -300,12 +307,12 @@ class Writer:
     def _is_well(self) -> None:
         if not self.healthy:
             self.healthy = True
-            _log.info("the store takes writes again")
+            _log.info("store_takes_writes_again")
 
     def _is_ill(self, error: Exception) -> None:
         if self.healthy:
             self.healthy = False
-            _log.error("the store refuses writes: %s", connections.translate(error, self._path))
+            _log.error("store_refuses_writes", reason=str(connections.translate(error, self._path)))
         if connections.is_lost(error):
             self._fail_flushes(error)
             self._reconnect()
@@ -321,7 +328,7 @@ class Writer:
             self._adopt(connection)
             old.close()
         except sqlite3.Error as error:
-            _log.warning("the store cannot be opened anew: %s", error)
+            _log.warning("store_not_reopened", reason=str(error))
 
     def _probe(self) -> None:
         """A write of our own, so that a store nobody dares to use becomes healthy again."""
@@ -384,7 +391,7 @@ class Writer:
             with self._transaction(durable=False):
                 reached = self._indexer.step()
         except sqlite3.Error as error:
-            _log.warning("indexing failed: %s", error)
+            _log.warning("indexing_failed", reason=str(error))
             if connections.is_trouble(error):
                 self._is_ill(error)
             self._index_not_before_us = now_us + PROBE_US
@@ -419,7 +426,7 @@ class Writer:
         try:
             self._connection.execute(self._sql["checkpoint"]).fetchall()
         except sqlite3.Error as error:
-            _log.warning("the WAL stays beside the database: %s", error)
+            _log.warning("wal_not_emptied", reason=str(error))
         self._connection.close()
 
 
