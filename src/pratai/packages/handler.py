@@ -131,9 +131,9 @@ def module_file(roots: Sequence[str], module_name: str) -> str | None:
         for path in (base + ".py", os.path.join(base, "__init__.py")):
             if os.path.isfile(path):
                 return path
-        compiled = sorted(glob.glob(glob.escape(base) + "*.so"))
+        compiled = [path for path in glob.glob(glob.escape(base) + ".*") if path.endswith(".so")]
         if compiled:
-            return compiled[0]
+            return min(compiled)
     return None
 
 

@@ -225,6 +225,9 @@ def _write_lines(path: str, lines: list[str]) -> None:
 def _finish(target: str, final: str) -> None:
     """Make a layer durable, read-only and visible, in that order."""
     os.makedirs(target, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        # The resolver's own, of no use once it has ended.
+        os.unlink(os.path.join(target, ".lock"))
     tree.seal(target)
     os.sync()
     tree.publish(target, final)

@@ -33,6 +33,7 @@ FILE_BYTES_MAX = 4 * 1024 * 1024
 ALLOWED = "name[extras] with versions and markers, e.g. requests>=2.31"
 
 _HASH = re.compile(r"\s+--hash[=\s]\s*(?P<hash>[a-z0-9]+:[0-9a-fA-F]+)")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _SCHEMES = ("https", "git+https")
 _DIGEST_VERSION = "pratai-layer-1"
@@ -112,6 +113,8 @@ def normalise(text: str, where: str) -> str:
         local = text.lstrip().startswith((".", "/")) or text.strip().endswith((".whl", ".gz"))
         _refuse(text, where, ALLOWED, step if local else f"Mend it: {str(error).splitlines()[0]}.")
     name = canonicalize_name(requirement.name)
+    if not _NAME.fullmatch(name):
+        _refuse(text, where, ALLOWED, "A name begins and ends with a letter or digit.")
     extras = ",".join(sorted(canonicalize_name(extra) for extra in requirement.extras))
     out = name + (f"[{extras}]" if extras else "")
     if requirement.url:
