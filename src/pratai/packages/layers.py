@@ -190,6 +190,7 @@ class Layers:
     ) -> None:
         final = self.directory(digest)
         if _touch(final):
+            tell(LayerProgress(line="made by another process", phase="ready"))
             return
         work = await asyncio.to_thread(tree.begin, self.root_dir)
         try:
