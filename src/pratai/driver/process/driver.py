@@ -82,6 +82,12 @@ class ProcessDriver:
         await self.recover()
         _raise_open_files()
         self._walls = sandbox.probe()
+        if self._walls.obstacle:
+            raise PlatformError(
+                self._walls.obstacle,
+                next_step="Install Python where every user can read it, or permit mount "
+                "namespaces (CAP_SYS_ADMIN).",
+            )
         self._ensure_base()
         assert self._base_ready is not None
         async with _within(_BASE_WAIT_S, "the base zygote did not start"):

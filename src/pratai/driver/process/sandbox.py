@@ -37,6 +37,8 @@ class Walls(msgspec.Struct, frozen=True, kw_only=True):
     blocked_parent: str
     #: Directory of the interpreter with its standard library.
     prefix: str
+    #: Why no function can run here; "" if they can.
+    obstacle: str = ""
     #: What is missing, one sentence each.
     degraded: list[str] = []
 
@@ -77,11 +79,14 @@ def probe() -> Walls:
     degraded.append("no cgroups: memory is limited for each process, processor time is not")
     degraded.append("no network and process namespaces: functions see other processes and ports")
     prefix = os.path.realpath(sys.base_prefix)
+    blocked = _blocked_parent(prefix) if root else ""
+    obstacle = f"only root may enter {blocked}, below which Python is installed"
     return Walls(
         own_user=root,
         mounts=mounts,
-        blocked_parent=_blocked_parent(prefix) if root and mounts else "",
+        blocked_parent=blocked,
         prefix=prefix,
+        obstacle=obstacle if blocked and not mounts else "",
         degraded=degraded,
     )
 

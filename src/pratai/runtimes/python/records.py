@@ -1,8 +1,8 @@
 """What user code prints and logs, as LOG frames of the invocation that wrote it.
 
 `Records` gathers frames and sends them with the next thing that is sent anyway, or by itself when
-the last time was a while ago. `Stream` stands in for `sys.stdout` and `sys.stderr`, `Handler` for
-the handlers of `logging`. A call never waits for its logs, and can cut itself off from no one.
+a tenth of a second has passed, even while user code sleeps. `Stream` stands in for `sys.stdout`
+and `sys.stderr`, `Handler` for the handlers of `logging`. A call never waits for its logs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Any
 
+from .alarm import Alarm
 from .frames import HEAD, LOG, Channel
 
 #: Records that wait longer than this are sent at the next write.
@@ -39,9 +40,15 @@ class Records:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._flushed_ns = 0
+        self._alarm: Alarm | None = None
         self._request = '""'
         self._left = bytes_max
         self._cut = 0
+
+    def attach(self, channel: Channel) -> None:
+        """Send through this channel from now on, and never keep a record for long."""
+        self.channel = channel
+        self._alarm = Alarm(self.flush, after_ms=_FLUSH_AFTER_NS // 1_000_000)
 
     def begin(self, request_id: str) -> None:
         """From here on records belong to this invocation."""
@@ -72,8 +79,11 @@ class Records:
         )
         frame = HEAD.pack(LOG, len(meta), len(data)) + meta + data
         with self._lock:
+            first = not self._waiting
             self._waiting.append(frame)
             self._waiting_bytes += len(frame)
+        if first and self._alarm is not None:
+            self._alarm.set()
         late = time.monotonic_ns() - self._flushed_ns >= _FLUSH_AFTER_NS
         if late or self._waiting_bytes >= _WAITING_BYTES_MAX:
             self.flush()
@@ -126,6 +136,8 @@ class Stream(io.TextIOBase):
         """Hold until a line ends; a traceback is held until it is whole."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if not text:
+            return 0
         if text.startswith(_TRACEBACK):
             self._emit()
             self._in_traceback = True

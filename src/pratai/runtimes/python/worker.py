@@ -91,7 +91,7 @@ class Worker:
     def run(self, entry: Entry | None) -> None:
         """Import the handler unless that was done before the fork; then serve."""
         began_ns = time.monotonic_ns()
-        self.records.channel = self.channel
+        self.records.attach(self.channel)
         if entry is None:
             loaded = import_handler(self.spec)
             if isinstance(loaded, dict):
@@ -99,6 +99,7 @@ class Worker:
                 return
             entry = loaded
         signal.signal(RECALL_SIGNAL, self._on_recall)
+        signal.siginterrupt(RECALL_SIGNAL, False)
         self._send_last(encode(frames.READY, {"init_us": _elapsed_us(began_ns)}))
         while (frame := self.channel.next()) is not None:
             kind, meta, payload = frame
