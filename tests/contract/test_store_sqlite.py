@@ -9,10 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from pratai.config import schema
 from pratai.errors import InvalidField, PlatformError, StoreUnavailable
@@ -89,7 +90,10 @@ def log(text: str) -> LogRecord:
 
 
 def with_store(
-    path: Path, scenario: Callable[[SqliteStore], Awaitable[None]], **settings: object
+    path: Path,
+    scenario: Callable[[SqliteStore], Awaitable[None]],
+    run: Callable[[Coroutine[None, None, None]], None] = asyncio.run,
+    **settings: object,
 ) -> None:
     async def within() -> None:
         store = SqliteStore(str(path), schema.Store(**settings))
@@ -99,7 +103,7 @@ def with_store(
         finally:
             await store.close()
 
-    asyncio.run(asyncio.wait_for(within(), 60))
+    run(asyncio.wait_for(within(), 60))
 
 
 @pytest.fixture
@@ -230,7 +234,7 @@ def test_a_loop_that_never_rests_does_not_starve_the_writer_or_the_readers(path:
             assert await store.event("default", f"r{n}") == b"{}"
         busy.cancel()
 
-    with_store(path, scenario)
+    with_store(path, scenario, uvloop.run)
 
 
 # best effort
