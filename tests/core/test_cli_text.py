@@ -96,10 +96,20 @@ def test_bars_lie_where_their_time_lies():
         Step(name="answered", offset_ms=100, duration_ms=None, text="200"),
     ]
 
-    bars = [line.split("│")[1] for line in draw(steps, 60)]
+    bars = [line.split("│")[1] for line in draw(steps, 80)]
 
     assert bars == ["█" * 10 + " " * 10, " " * 10 + "█" * 10, " " * 19 + "·"]
-    assert draw(steps, 60)[2].endswith("-  200")
+    assert draw(steps, 80)[2].endswith("-  200")
+
+
+def test_a_long_text_goes_on_below_itself():
+    step = Step(name="run", offset_ms=0, duration_ms=1, text="the handler ran for a good while")
+
+    first, second = draw([step], 60)
+
+    assert first.endswith("the handler ran")
+    assert second.strip() == "for a good while"
+    assert second.index("for") == first.index("the")
 
 
 @pytest.mark.parametrize("offset_ms", [0.0, 1e-9, 5.0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,8 @@ from pratai.cli.upload import Deployed, Package, send
 from pratai.errors import InvalidField
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from pratai.cli.output import Output
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -145,17 +147,24 @@ def bar(output: Output, title: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield _unseen
         return
+    with ExitStack() as stack:
+        shown: list[tuple[Progress, TaskID]] = []
+
+        def advance(done: int, total: int) -> None:
+            if not shown and total >= _BAR_FROM_BYTES and done < total:
+                shown.append(_drawn(stack, output, title))
+            for progress, task in shown:
+                progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def _drawn(stack: ExitStack, output: Output, title: str) -> tuple[Progress, TaskID]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=output.stderr, transient=True) as progress:
-        task = progress.add_task(title, total=None, visible=False)
-
-        def advance(done: int, total: int) -> None:
-            visible = total >= _BAR_FROM_BYTES and done < total
-            progress.update(task, completed=done, total=total, visible=visible)
-
-        yield advance
+    progress = stack.enter_context(Progress(*columns, console=output.stderr, transient=True))
+    return progress, progress.add_task(title, total=None)
 
 
 def _unseen(_done: int, _total: int) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from pratai.cli.arguments import function_argument, more, page_options, pages
 from pratai.cli.client import JSON_BODY, decode, route
 from pratai.cli.command import Command, Group
-from pratai.cli.output import ms, size, when
+from pratai.cli.output import Moment, ms, size, when
 from pratai.cli.session import Session
 from pratai.model.api import (
     FunctionList,
@@ -19,7 +19,7 @@ from pratai.model.api import (
     VersionView,
 )
 
-_COLUMNS = ("name", ">version", "runtime", "state", ">memory", ">timeout", "changed", "url")
+_COLUMNS = ("name", ">version", "runtime", "state", "?>memory", "?>timeout", "changed", "?url")
 
 
 @click.command(cls=Command, example="pratai functions\npratai functions --json | jq .items[].name")
@@ -86,7 +86,7 @@ def versions(session: Session, name: str, limit: int, cursor: str, everything: b
             rows.append(
                 (
                     f"{mark}{item.version}",
-                    when(item.created_at_ms),
+                    Moment(item.created_at_ms),
                     item.digest[:12],
                     size(item.package_bytes),
                     item.handler,
@@ -94,7 +94,7 @@ def versions(session: Session, name: str, limit: int, cursor: str, everything: b
                     note,
                 )
             )
-    columns = (">version", "created", "digest", ">package", "handler", "aliases", "description")
+    columns = (">version", "created", "digest", "?>package", "?handler", "aliases", "description")
     session.output.table(columns, rows, empty=f"{name} has no versions.")
 
 
@@ -186,7 +186,7 @@ def _list_functions(session: Session, limit: int, cursor: str, *, everything: bo
                 item.state,
                 f"{item.memory_mb} MB",
                 ms(item.timeout_ms),
-                when(item.updated_at_ms),
+                Moment(item.updated_at_ms),
                 item.url,
             )
             for item in listing.items

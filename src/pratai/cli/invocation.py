@@ -10,13 +10,13 @@ import msgspec
 from pratai.cli.arguments import complete_functions, moment, more, page_options, pages
 from pratai.cli.client import decode, route
 from pratai.cli.command import Command, Group
-from pratai.cli.output import Output, ms, pretty, when
+from pratai.cli.output import Moment, Output, ms, pretty, when
 from pratai.cli.records import InvocationPage, InvocationRecord
 from pratai.cli.session import Session
 from pratai.cli.timeline import draw, steps_of_marks
 
 _OUTCOMES = ("succeeded", "failed", "timed_out", "crashed", "throttled", "discarded")
-COLUMNS = ("request", "function", "outcome", ">attempt", ">duration", "start", "accepted")
+COLUMNS = ("request", "function", "outcome", "?>attempt", ">duration", "?start", "accepted")
 
 
 @click.command(
@@ -139,7 +139,7 @@ def _row(item: InvocationRecord) -> tuple[object, ...]:
         f"{item.attempt}/{item.attempts_max}",
         ms(item.duration_ms) if item.state == "done" else "",
         item.start_kind,
-        when(item.accepted_at_ms),
+        Moment(item.accepted_at_ms),
     )
 
 

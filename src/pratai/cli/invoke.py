@@ -199,15 +199,14 @@ def _invoke_later(session: Session, call: Call) -> None:
 def _tail(session: Session, request_id: str, timing: str) -> None:
     """Logs, then the timeline, on stderr."""
     from pratai.cli.logs import LogPrinter
-    from pratai.cli.watch import logs_of, recorded
+    from pratai.cli.watch import last_logs, recorded
 
     printer = LogPrinter(session.output, to_stderr=True)
     view = recorded(session.client, request_id)
     if view is None:
         session.output.remark(f"{request_id} {timing}".rstrip(), "dim")
         return
-    for record in logs_of(session.client, request_id):
-        printer(record)
+    last_logs(session.client, request_id, printer)
     _write_timeline(session, view)
 
 

@@ -8,7 +8,7 @@ import msgspec
 from pratai.cli.arguments import page_options, pages
 from pratai.cli.client import JSON_BODY, decode, route
 from pratai.cli.command import Group
-from pratai.cli.output import when
+from pratai.cli.output import Moment
 from pratai.cli.session import Session
 from pratai.model.api import KeyCreatedView, KeyList, KeyRequest
 
@@ -49,7 +49,7 @@ def list_(session: Session, limit: int, cursor: str, everything: bool) -> None:
         session.output.write_pages(found)
         return
     rows = [
-        (item.key_id, item.namespace, item.admin, item.label, when(item.created_at_ms))
+        (item.key_id, item.namespace, item.admin, item.label, Moment(item.created_at_ms))
         for page in found
         for item in decode(page, KeyList).items
     ]

@@ -46,7 +46,8 @@ class LogPrinter:
         from rich.text import Text
 
         style = LEVEL_STYLES.get(record.level.upper(), "")
-        text = Text(f"{clock_time(record.at_ms)} ", style="dim")
+        text = Text()
+        text.append(f"{clock_time(record.at_ms)} ", style="dim")
         text.append(f"{record.level:<8} ", style=style)
         text.append(record.text.rstrip("\n"), style=style if style not in ("cyan", "dim") else "")
         if not self._to_stderr:

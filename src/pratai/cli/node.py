@@ -7,7 +7,7 @@ import msgspec
 
 from pratai.cli.client import decode, route
 from pratai.cli.command import Command, Group
-from pratai.cli.output import when
+from pratai.cli.output import Moment, when
 from pratai.cli.session import Session
 from pratai.errors import NotFound
 from pratai.model.api import NodeList, NodeView, RuntimeList
@@ -21,7 +21,16 @@ def nodes(session: Session) -> None:
     if session.output.as_json:
         session.output.write_json(body)
         return
-    columns = ("node", "state", "driver", ">busy", ">memory", ">instances", "runtimes", "heard of")
+    columns = (
+        "node",
+        "state",
+        "driver",
+        ">busy",
+        "?>memory",
+        ">instances",
+        "?runtimes",
+        "heard of",
+    )
     rows = [
         (
             item.node_id,
@@ -31,11 +40,11 @@ def nodes(session: Session) -> None:
             f"{item.memory_mb:,} MB",
             item.instances,
             item.runtimes,
-            when(item.heard_at_ms),
+            Moment(item.heard_at_ms),
         )
         for item in found.items
     ]
-    session.output.table(columns, rows, empty="No node has joined.")
+    session.output.table((*columns, "heard of"), rows, empty="No node has joined.")
 
 
 @click.group(cls=Group, example="pratai node drain node-3f9c2a1b")

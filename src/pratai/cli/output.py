@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Row = Sequence[object]
 
+#: A terminal of fewer columns is narrow.
+WIDE_CHARS = 120
+
 #: How bad a log level is, for `--level`; what a function merely prints counts as INFO.
 LEVELS = {
     "DEBUG": 10,
@@ -99,17 +102,27 @@ class Output:
         write_bytes(start + b'],"next_cursor":' + msgspec.json.encode(cursor) + b"}\n")
 
     def table(self, columns: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
-        """A table for people; `empty` is said when there are no rows. `>name` aligns right."""
+        """A table for people; `empty` is said when there are no rows.
+
+        `>name` aligns right; a `?` before it leaves the column out of a narrow terminal.
+        """
         from rich.table import Table
 
+        is_wide = self.stdout.width >= WIDE_CHARS
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-        for column in columns:
-            right = column.startswith(">")
-            table.add_column(
-                column.removeprefix(">"), justify="right" if right else "left", overflow="fold"
-            )
+        kept = [is_wide or not column.startswith("?") for column in columns]
+        for index, column in enumerate(columns):
+            name = column.removeprefix("?")
+            if kept[index]:
+                table.add_column(
+                    name.removeprefix(">"),
+                    justify="right" if name.startswith(">") else "left",
+                    overflow="fold",
+                    no_wrap=index == 0,
+                )
         for row in rows:
-            table.add_row(*(_cell(value) for value in row))
+            cells = zip(row, kept, strict=True)
+            table.add_row(*(self._cell(value, is_wide=is_wide) for value, keep in cells if keep))
         if table.row_count:
             self.stdout.print(table)
         else:
@@ -124,7 +137,7 @@ class Output:
         table.add_column(overflow="fold")
         for name, value in pairs.items():
             if value not in (None, "", [], {}):
-                table.add_row(name, _cell(value))
+                table.add_row(name, self._cell(value, is_wide=True))
         self.stdout.print(table)
 
     def say(self, text: str, style: str = "") -> None:
@@ -138,6 +151,28 @@ class Output:
         else:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+    def _cell(self, value: object, *, is_wide: bool) -> Any:
+        from rich.text import Text
+
+        if isinstance(value, Text):
+            return value
+        if isinstance(value, Moment):
+            return Text(when(value.at_ms) if is_wide else age(value.at_ms))
+        if isinstance(value, bool):
+            return Text("yes" if value else "no")
+        if isinstance(value, dict):
+            return Text(", ".join(f"{name}={item}" for name, item in value.items()))
+        if isinstance(value, list | tuple):
+            return Text(", ".join(str(item) for item in value))
+        text = "" if value is None else str(value)
+        return Text(text, style=OUTCOME_STYLES.get(text, ""))
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A time in a table: ISO and age, or the age alone where there is little room."""
+
+    at_ms: int
 
 
 class _RawList(msgspec.Struct):
@@ -218,18 +253,3 @@ def _console(*, stderr: bool) -> Console:
 
     options: dict[str, Any] = {"stderr": stderr, "highlight": False, "soft_wrap": False}
     return Console(**options)
-
-
-def _cell(value: object) -> Any:
-    from rich.text import Text
-
-    if isinstance(value, Text):
-        return value
-    if isinstance(value, bool):
-        return Text("yes" if value else "no")
-    if isinstance(value, dict):
-        return Text(", ".join(f"{name}={item}" for name, item in value.items()))
-    if isinstance(value, list | tuple):
-        return Text(", ".join(str(item) for item in value))
-    text = "" if value is None else str(value)
-    return Text(text, style=OUTCOME_STYLES.get(text, ""))

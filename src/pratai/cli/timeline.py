@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import msgspec
@@ -12,6 +13,7 @@ from pratai.model.api import MarkView, StepView
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR_MAX = 40
 _BAR_MIN = 10
+_TEXT_MIN = 16
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,18 +54,21 @@ def steps_of_story(story: Sequence[StepView]) -> list[Step]:
 
 
 def draw(steps: Sequence[Step], width: int) -> list[str]:
-    """Lines `name  |   ███   |  at  for  text`, as wide as `width` allows."""
+    """Lines `name  |   ███   |  at  for  text`; a text too long for `width` goes on below."""
     if not steps:
         return []
     names = max(len(step.name) for step in steps)
-    bar = max(_BAR_MIN, min(_BAR_MAX, width // 3))
+    bar = max(_BAR_MIN, min(_BAR_MAX, width // 4))
     total = max(step.offset_ms + (step.duration_ms or 0) for step in steps) or 1.0
     lines = []
     for step in steps:
         drawn = _bar(step, total, bar)
         length = ms(step.duration_ms) if step.duration_ms is not None else "-"
         head = f"{step.name:<{names}} │{drawn}│ +{ms(step.offset_ms):>10} {length:>11}"
-        lines.append(f"{head}  {step.text}".rstrip())
+        room = max(_TEXT_MIN, width - len(head) - 2)
+        first, *rest = textwrap.wrap(step.text, room) or [""]
+        lines.append(f"{head}  {first}".rstrip())
+        lines.extend(" " * (len(head) + 2) + line for line in rest)
     return lines
 
 

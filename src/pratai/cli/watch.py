@@ -17,6 +17,10 @@ OnLog = Callable[[LogView], None]
 RECORD_PATIENCE_MS = 3_000
 _POLL_FIRST_MS = 30
 _POLL_LAST_MS = 1_000
+#: Records are written in batches of their own, after the outcome at times.
+_LOGS_LATE_MAX_MS = 500
+_LOGS_AGAIN_MS = 50
+_LOGS_QUIET = 2
 _LOG_PAGE = 1_000
 _LOG_PAGES_MAX = 10_000
 
@@ -35,6 +39,8 @@ def watch(
         if on_log is not None:
             seen = _pass_on_logs(client, request_id, seen, on_log)
         if view is not None and view.state == "done":
+            if on_log is not None:
+                last_logs(client, request_id, on_log, seen=seen)
             return view
         if waited_ms >= patience_ms:
             raise PlatformError(
@@ -73,6 +79,21 @@ def logs_of(client: Client, request_id: str, *, after: int = 0) -> Iterator[LogV
             return
 
 
+def last_logs(client: Client, request_id: str, on_log: OnLog, *, seen: int = 0) -> None:
+    """Logs of an invocation that is done: they may come a moment after its outcome."""
+    started_us = clock.monotonic_us()
+    pause = threading.Event()
+    quiet = 0
+    while True:
+        newest = _pass_on_logs(client, request_id, seen, on_log)
+        quiet = quiet + 1 if newest == seen else 0
+        seen = newest
+        waited_ms = (clock.monotonic_us() - started_us) // 1_000
+        if (seen and quiet >= _LOGS_QUIET) or waited_ms >= _LOGS_LATE_MAX_MS:
+            return
+        pause.wait(_LOGS_AGAIN_MS / 1000)
+
+
 def problem_of_view(view: InvocationRecord) -> ServerProblem | None:
     """How an invocation failed, as the error that a sync call would have got; None if it did not.
 
@@ -102,8 +123,9 @@ def result_bytes(client: Client, view: InvocationRecord) -> bytes:
 
 def _sentence(view: InvocationRecord) -> str:
     how = view.outcome.replace("_", " ")
-    if view.failure is not None and view.failure.error_message:
-        return f"{view.function} {how}: {view.failure.error_message}"
+    failure = view.failure
+    if failure is not None and failure.error_message:
+        return ": ".join(text for text in (failure.error_type, failure.error_message) if text)
     return f"{view.function} {how} (request {view.request_id})."
 
 

@@ -87,7 +87,10 @@ def test_following_an_invocation_ends_with_it(pratai, api):
     api.on(
         "GET",
         "/v1/invocations/r-1/logs",
-        lambda asked: api.logs(api.log(int(asked.query.get("after", "0")) + 1, "x")),
+        api.logs(api.log(1, "x")),
+        api.logs(),
+        api.logs(api.log(2, "late")),
+        api.logs(),
     )
 
     ran = pratai("logs", "--request-id", "r-1", "-f")
