@@ -225,7 +225,9 @@ def test_a_loop_that_never_rests_does_not_starve_the_writer_or_the_readers(path:
     async def scenario(store: SqliteStore) -> None:
         async def never_rest() -> None:
             while True:
-                sum(range(2_000))
+                count = 0
+                for n in range(2_000):
+                    count += n
                 await asyncio.sleep(0)
 
         busy = asyncio.ensure_future(never_rest())

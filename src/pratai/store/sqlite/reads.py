@@ -62,8 +62,8 @@ class Readers:
             self.waiting -= 1
 
     def close(self) -> None:
-        """End the threads after the reads they are in. Blocking."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the threads after the reads they were given. Blocking."""
+        self._pool.shutdown(wait=True)
         for connection in self._connections:
             connection.close()
 

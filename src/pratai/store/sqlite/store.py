@@ -52,7 +52,9 @@ class SqliteStore:
     # life
 
     async def open(self) -> None:
-        """Open, lock and migrate."""
+        """Open, lock and migrate; nothing when open already."""
+        if self._writing is not None:
+            return
         loop = asyncio.get_running_loop()
         turns = Turns(loop, self._is_outstanding)
         self._writing = await loop.run_in_executor(None, self._open, loop, turns)
