@@ -183,14 +183,6 @@ _ENDED = {
     "throttled": "was refused",
     "discarded": "was discarded",
 }
-_COLD = {
-    "": "no instance was idle",
-    "first": "it is the first call of this version on the node",
-    "busy": "all its instances were busy",
-    "evicted": "its instance had been stopped to make room",
-    "idle": "its instance had been stopped after its idle time",
-    "crashed": "its instance had crashed before",
-}
 
 
 def explain(invocation: Invocation) -> ExplanationView:
@@ -332,8 +324,8 @@ def _start_text(invocation: Invocation) -> str:
     if invocation.start_kind != "cold":
         kept = "An instance kept ready" if invocation.start_kind == "provisioned" else "A warm one"
         return f"{kept} took it ({invocation.instance_id or 'instance unknown'})."
-    why = _COLD.get(invocation.cold_reason, invocation.cold_reason)
-    return f"Cold start of {invocation.start_us / 1_000:.1f} ms, because {why}."
+    why = invocation.cold_reason or "no instance was idle"
+    return f"Cold start of {invocation.start_us / 1_000:.1f} ms: {why}."
 
 
 def _attempt_offset(invocation: Invocation) -> float:

@@ -248,6 +248,8 @@ def test_an_alias_to_what_does_not_exist_or_with_wrong_weights_is_refused(world:
 
     assert world.call("PUT", path, {"version": "7"}).status == 404
     assert world.call("PUT", path, {"version": "1", "weights": {"1": 1.5}}).status == 400
+    two = world.call("PUT", path, {"version": "1", "weights": {"2": 0.1, "3": 0.1}})
+    assert (two.status, two.json()["field"]) == (400, "weights")
     assert world.call("PUT", path, {"version": "1", "weight": {}}).json()["field"] == "weight"
     assert world.call("PUT", path, {}).json()["field"] == "version"
     assert world.call("PUT", "/v1/functions/hello/aliases/7", {"version": "1"}).status == 400

@@ -16,6 +16,7 @@ from pratai.gateway.api.keys import LABEL_CHARS_MAX
 from pratai.gateway.api.operations import JSON, Operation, Reply
 from pratai.gateway.api.parameters import NAME_PATTERN, Parameter
 from pratai.gateway.api.routes import operations
+from pratai.gateway.api.versions import WEIGHTS_MAX
 from pratai.gateway.problems import CONTENT_TYPE
 from pratai.model.api import LogView, Problem, ProgressView
 from pratai.model.function import FunctionConfig
@@ -56,6 +57,7 @@ _CONSTRAINTS: dict[str, dict[str, Schema]] = {
     "AliasRequest": {
         "version": {"pattern": r"^([0-9]{1,9}|\$LATEST)?$"},
         "weights": {
+            "maxProperties": WEIGHTS_MAX,
             "propertyNames": {"pattern": "^[1-9][0-9]{0,8}$"},
             "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
         },

@@ -244,7 +244,7 @@ PATH = text(
     "Path below the function; may have further slashes.",
     where="path",
     chars_min=0,
-    chars_max=8_192,
+    chars_max=2_048,
 )
 INVOKE_HEADERS = (
     text("Prefer", "`respond-async` for an async call (RFC 7240).", where="header"),

@@ -9,9 +9,15 @@ from pratai.gateway.api.routes_functions import (
     aliases_rows,
     calls_rows,
     functions_rows,
+    logs_rows,
     versions_rows,
 )
-from pratai.gateway.api.routes_records import dead_letters_rows, invocations_rows
+from pratai.gateway.api.routes_records import (
+    dead_letter_rows,
+    dead_letters_rows,
+    invocations_rows,
+    stories_rows,
+)
 from pratai.gateway.api.rows import BODY, OF_FUNCTION, gone, ok
 from pratai.model import api
 
@@ -22,11 +28,14 @@ def operations() -> list[Operation]:
     """All operations. Handlers with state (bounds) are made anew with each table."""
     return [
         *functions_rows(),
+        *logs_rows(),
         *versions_rows(),
         *aliases_rows(),
         *calls_rows(),
         *invocations_rows(),
+        *stories_rows(),
         *dead_letters_rows(),
+        *dead_letter_rows(),
         *platform_rows(),
         *keys_rows(),
         *probes_rows(),

@@ -22,32 +22,7 @@ def functions_rows() -> list[Operation]:
             parameters=(p.NAMESPACE, p.LIMIT, p.NAME_CURSOR),
             replies=ok(api.FunctionList),
         ),
-        Operation(
-            id="deployFunction",
-            method="PUT",
-            path="/v1/functions/{name}",
-            summary="Create or change a function: a new version of package and configuration. "
-            "With `Accept: application/x-ndjson` the answer is 200 and lines of progress, the "
-            "last one with `function` or `problem`.",
-            tag="functions",
-            handler=functions.Deployments().put,
-            parameters=OF_FUNCTION,
-            body_media={"multipart/form-data": {"$ref": "#/components/schemas/Upload"}},
-            problems=(409, 413, 415, 422, 429),
-            replies={
-                200: Reply(
-                    description="Changed, or deployed like this already.",
-                    model=api.FunctionView,
-                    media=(logs.NDJSON,),
-                    headers=(("Location", "Where the function is read."),),
-                ),
-                201: Reply(
-                    description="Created.",
-                    model=api.FunctionView,
-                    headers=(("Location", "Where the function is read."),),
-                ),
-            },
-        ),
+        _deploy_row(),
         Operation(
             id="readFunction",
             method="GET",
@@ -70,6 +45,41 @@ def functions_rows() -> list[Operation]:
             problems=(404, 409),
             replies=gone("Deleted."),
         ),
+    ]
+
+
+def _deploy_row() -> Operation:
+    return Operation(
+        id="deployFunction",
+        method="PUT",
+        path="/v1/functions/{name}",
+        summary="Create or change a function: a new version of package and configuration. "
+        "With `Accept: application/x-ndjson` the answer is 200 and lines of progress, the "
+        "last one with `function` or `problem`.",
+        tag="functions",
+        handler=functions.Deployments().put,
+        parameters=OF_FUNCTION,
+        body_media={"multipart/form-data": {"$ref": "#/components/schemas/Upload"}},
+        problems=(409, 413, 415, 422, 429),
+        replies={
+            200: Reply(
+                description="Changed, or deployed like this already.",
+                model=api.FunctionView,
+                media=(logs.NDJSON,),
+                headers=(("Location", "Where the function is read."),),
+            ),
+            201: Reply(
+                description="Created.",
+                model=api.FunctionView,
+                headers=(("Location", "Where the function is read."),),
+            ),
+        },
+    )
+
+
+def logs_rows() -> list[Operation]:
+    """Rows of a function's logs."""
+    return [
         Operation(
             id="readFunctionLogs",
             method="GET",
@@ -151,7 +161,7 @@ def aliases_rows() -> list[Operation]:
             id="setAlias",
             method="PUT",
             path="/v1/functions/{name}/aliases/{alias}",
-            summary="Point an alias at a version; `weights` gives others a share of its calls.",
+            summary="Point an alias at a version; `weights` gives one other a share of its calls.",
             tag="aliases",
             handler=versions.put_alias,
             parameters=of_alias,

@@ -8,10 +8,12 @@ from pratai.gateway.api.operations import Operation, Reply
 from pratai.gateway.api.rows import ACCEPTED, OF_INVOCATION, gone, ok
 from pratai.model import api
 
+_INVOCATION = "/v1/invocations/{request_id}"
+_DEAD_LETTERS = "/v1/dead-letters"
+
 
 def invocations_rows() -> list[Operation]:
     """Rows of invocations."""
-    base = "/v1/invocations/{request_id}"
     filters = (p.FUNCTION, p.OUTCOME, p.STATE, p.SINCE, p.UNTIL, p.SEARCH, p.LIMIT, p.CURSOR)
     return [
         Operation(
@@ -27,7 +29,7 @@ def invocations_rows() -> list[Operation]:
         Operation(
             id="readInvocation",
             method="GET",
-            path=base,
+            path=_INVOCATION,
             summary="An invocation: state, timeline, event, result or failure.",
             tag="invocations",
             handler=invocations.read_invocation,
@@ -38,7 +40,7 @@ def invocations_rows() -> list[Operation]:
         Operation(
             id="readResult",
             method="GET",
-            path=f"{base}/result",
+            path=f"{_INVOCATION}/result",
             summary="The result's bytes; without success, the problem a caller would have got.",
             tag="invocations",
             handler=invocations.read_result,
@@ -49,10 +51,16 @@ def invocations_rows() -> list[Operation]:
                 202: Reply(description="Not done yet.", model=api.PendingView),
             },
         ),
+    ]
+
+
+def stories_rows() -> list[Operation]:
+    """Rows of what became of an invocation: logs, explanation, replay."""
+    return [
         Operation(
             id="readInvocationLogs",
             method="GET",
-            path=f"{base}/logs",
+            path=f"{_INVOCATION}/logs",
             summary="What the function wrote during this invocation, oldest first.",
             tag="logs",
             handler=logs.invocation_logs,
@@ -65,7 +73,7 @@ def invocations_rows() -> list[Operation]:
         Operation(
             id="explainInvocation",
             method="GET",
-            path=f"{base}/why",
+            path=f"{_INVOCATION}/why",
             summary="What happened, why, whose fault it was and what to do.",
             tag="invocations",
             handler=invocations.explain_invocation,
@@ -76,7 +84,7 @@ def invocations_rows() -> list[Operation]:
         Operation(
             id="replayInvocation",
             method="POST",
-            path=f"{base}/replay",
+            path=f"{_INVOCATION}/replay",
             summary="Run the same event again, as a new invocation.",
             tag="invocations",
             handler=invocations.replay_invocation,
@@ -89,13 +97,12 @@ def invocations_rows() -> list[Operation]:
 
 def dead_letters_rows() -> list[Operation]:
     """Rows of dead letters."""
-    base = "/v1/dead-letters"
     filters = (p.FUNCTION, p.SINCE, p.UNTIL, p.SEARCH, p.LIMIT, p.CURSOR)
     return [
         Operation(
             id="listDeadLetters",
             method="GET",
-            path=base,
+            path=_DEAD_LETTERS,
             summary="Events given up without success, newest first.",
             tag="dead letters",
             handler=invocations.list_dead_letters,
@@ -105,7 +112,7 @@ def dead_letters_rows() -> list[Operation]:
         Operation(
             id="purgeDeadLetters",
             method="DELETE",
-            path=base,
+            path=_DEAD_LETTERS,
             summary="Remove the dead letters of a function, or all.",
             tag="dead letters",
             handler=invocations.purge_dead_letters,
@@ -115,7 +122,7 @@ def dead_letters_rows() -> list[Operation]:
         Operation(
             id="replayDeadLetters",
             method="POST",
-            path=f"{base}/replay",
+            path=f"{_DEAD_LETTERS}/replay",
             summary="Run the dead letters of a function, or all, again.",
             tag="dead letters",
             handler=invocations.replay_dead_letters,
@@ -123,10 +130,16 @@ def dead_letters_rows() -> list[Operation]:
             problems=(404, 413, 429),
             replies=ok(api.PurgeView),
         ),
+    ]
+
+
+def dead_letter_rows() -> list[Operation]:
+    """Rows of one dead letter."""
+    return [
         Operation(
             id="readDeadLetter",
             method="GET",
-            path=f"{base}/{{request_id}}",
+            path=f"{_DEAD_LETTERS}/{{request_id}}",
             summary="A dead letter: the invocation with its event and failure.",
             tag="dead letters",
             handler=invocations.read_dead_letter,
@@ -137,7 +150,7 @@ def dead_letters_rows() -> list[Operation]:
         Operation(
             id="purgeDeadLetter",
             method="DELETE",
-            path=f"{base}/{{request_id}}",
+            path=f"{_DEAD_LETTERS}/{{request_id}}",
             summary="Remove a dead letter.",
             tag="dead letters",
             handler=invocations.purge_dead_letter,
@@ -148,7 +161,7 @@ def dead_letters_rows() -> list[Operation]:
         Operation(
             id="replayDeadLetter",
             method="POST",
-            path=f"{base}/{{request_id}}/replay",
+            path=f"{_DEAD_LETTERS}/{{request_id}}/replay",
             summary="Run a dead letter again; it is none any more once it is accepted anew.",
             tag="dead letters",
             handler=invocations.replay_dead_letter,

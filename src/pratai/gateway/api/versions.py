@@ -17,6 +17,9 @@ from pratai.model.api import (
 from pratai.model.refusal import invalid
 from pratai.model.validation import DESCRIPTION_CHARS_MAX, check_weights, parse_body
 
+#: Further versions that an alias may send calls to; with one, no sum of shares can be wrong.
+WEIGHTS_MAX = 1
+
 
 async def list_versions(call: Call) -> Response:
     """`GET /v1/functions/{name}/versions`, newest first."""
@@ -73,6 +76,8 @@ async def put_alias(call: Call) -> Response:
     """`PUT /v1/functions/{name}/aliases/{alias}`."""
     wanted = parse_body(await call.body(), AliasRequest)
     weights = check_weights(wanted.weights)
+    if len(weights) > WEIGHTS_MAX:
+        raise invalid("weights", wanted.weights, "one further version with its share")
     alias, created = await call.context.catalog.set_alias(
         call.namespace,
         call.text("name"),
