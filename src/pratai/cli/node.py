@@ -44,7 +44,7 @@ def nodes(session: Session) -> None:
         )
         for item in found.items
     ]
-    session.output.table((*columns, "heard of"), rows, empty="No node has joined.")
+    session.output.table(columns, rows, empty="No node has joined.")
 
 
 @click.group(cls=Group, example="pratai node drain node-3f9c2a1b")
