@@ -30,6 +30,7 @@ from pratai.errors import CallerError, PlatformError
 from pratai.gateway.app import App
 from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
+from pratai.gateway.protocol import CoalescingProtocol
 from pratai.gateway.service import GatewayService
 from pratai.metrics import Durations, Scrape
 from pratai.model.node import Capacity
@@ -232,13 +233,14 @@ async def _serve(options: UpOptions, listener: socket.socket) -> None:
     server = Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=CoalescingProtocol,
             loop="none",
             lifespan="off",
             ws="none",
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             date_header=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=2,
