@@ -32,7 +32,7 @@ from pratai.core.machine import UnknownMessage
 from pratai.model.invocation import Failure, OutcomeKind
 from pratai.node.ending import CALLER_GONE, RETURNED, End, timed_out
 from pratai.node.pool import Held, Instance, Pool, VersionPool
-from pratai.node.scaling import instances_wanted
+from pratai.node.scaling import depth_of, instances_wanted, may_stall, stalled
 from pratai.wire.instance import (
     Answered,
     Drain,
@@ -55,10 +55,10 @@ from pratai.wire.messages import (
     Withdraw,
 )
 
-#: A function is short, and served at depth, while its smoothed run time is below this.
-SHORT_US_MAX = 1_000
 #: Memory that a node leaves to the rest of its machine.
 AVAILABLE_BYTES_MIN = 256 << 20
+#: Time between looks at an idle instance that is kept warm, at least.
+KEPT_LOOK_MS_MIN = 1_000
 
 
 class Node:
@@ -78,6 +78,8 @@ class Node:
         self._idle = Deadlines()
         #: When a version's waiting calls are looked at again, by version id.
         self._looks = Deadlines()
+        #: When a version to be kept warm may start instances again, by version id.
+        self._warmings = Deadlines()
         #: Grows by one for each instance; ids are never reused within a node's life.
         self._instances_started = 0
         self.draining = False
@@ -107,6 +109,8 @@ class Node:
         current = self.held.get(dispatch.request_id)
         if current is not None:
             effects.append(Count("dispatches_repeated"))
+            if dispatch.attempt > current.dispatch.attempt:
+                self._take_over(current, dispatch, effects)
             return
         held = Held(dispatch, now_ms)
         self.held[dispatch.request_id] = held
@@ -117,10 +121,16 @@ class Node:
             effects.append(Wake(dispatch.deadline_ms))
         pool = self.pool.of(dispatch.version_id)
         if pool.idle and not pool.queue:
-            self._give(pool, pool.idle.pop(), held, now_ms, effects)
+            self._give(pool.idle.pop(), held, now_ms, effects)
             return
         pool.queue.append(held)
         self._advance(pool, now_ms, effects)
+
+    def _take_over(self, held: Held, dispatch: Dispatch, effects: list[Effect]) -> None:
+        """The older attempt's lease was given up while it went on here: it counts as the newer."""
+        held.dispatch = dispatch
+        if self._deadlines.add(dispatch.request_id, dispatch.deadline_ms):
+            effects.append(Wake(dispatch.deadline_ms))
 
     def _on_withdraw(self, withdraw: Withdraw, now_ms: int, effects: list[Effect]) -> None:
         held = self.held.get(withdraw.request_id)
@@ -169,7 +179,7 @@ class Node:
         instance.start_us = ready.start_us
         pool.start_us = ready.start_us
         if pool.queue:
-            self._give(pool, instance, pool.queue.popleft(), now_ms, effects)
+            self._give(instance, pool.queue.popleft(), now_ms, effects)
             self._advance(pool, now_ms, effects)
         else:
             self._rest(instance, now_ms, effects)
@@ -180,6 +190,7 @@ class Node:
         if instance is None or instance.state == "draining":
             return
         pool = self.pool.versions[instance.version_id]
+        pool.learn_failed_start(now_ms)
         self.pool.begin_stop(instance, "the last start failed")
         effects.append(Stop(instance.instance_id, "its start failed"))
         self._fail_waiting(pool, failed.failure, now_ms, effects)
@@ -195,7 +206,9 @@ class Node:
         if not reason:
             pool.last_loss = f"the instance before it ended: {exited.failure.error_message}"
             effects.append(Count("instances_crashed"))
-        self._requeue(pool, instance, exited.failure, now_ms, effects)
+            if not instance.uses:
+                pool.learn_failed_start(now_ms)
+        self._requeue(instance, exited.failure, now_ms, effects)
         if was_starting:
             self._fail_waiting(pool, exited.failure, now_ms, effects)
         self._advance(pool, now_ms, effects)
@@ -207,6 +220,7 @@ class Node:
             effects.append(Count("answers_unexpected"))
             return
         held = self.held.get(instance.given.popleft())
+        instance.head_since_ms = now_ms
         instance.recalled = False
         pool = self.pool.versions[instance.version_id]
         pool.learn_run(answered.run_us)
@@ -221,8 +235,12 @@ class Node:
             )
         if instance.state != "busy":
             return
-        if pool.queue and len(instance.given) < self._depth(pool):
-            self._give(pool, instance, pool.queue.popleft(), now_ms, effects)
+        if instance.given and not self._is_at(instance, instance.given[0]):
+            reason = "the instance before it was killed: it ran what nobody waited for"
+            self._stop(instance, reason, effects)
+            self._advance(pool, now_ms, effects)
+        elif pool.queue and len(instance.given) < depth_of(pool, self._config.depth):
+            self._give(instance, pool.queue.popleft(), now_ms, effects)
         elif not instance.given:
             self._rest(instance, now_ms, effects)
 
@@ -242,21 +260,16 @@ class Node:
         if instance is None or returned.request_id not in instance.given:
             return
         instance.given.remove(returned.request_id)
-        held = self.held.get(returned.request_id)
         pool = self.pool.versions[instance.version_id]
-        if held is not None:
-            held.instance_id = ""
-            held.started_at_ms = 0
-            pool.queue.appendleft(held)
+        if self._is_at(instance, returned.request_id):
+            self._wait_again(pool, self.held[returned.request_id])
+        if instance.state == "busy" and not instance.given:
+            instance.recalled = False
+            self._rest(instance, now_ms, effects)
         self._advance(pool, now_ms, effects)
 
     def _on_measured(self, measured: Measured, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
-        used = 0
-        for instance_id, memory_bytes in measured.memory_bytes.items():
-            instance = self.pool.instances.get(instance_id)
-            if instance is not None:
-                instance.memory_bytes = memory_bytes
-                used += memory_bytes
+        used = self.pool.measure(measured.memory_bytes)
         over = max(used - self._memory_bytes_max, AVAILABLE_BYTES_MIN - measured.available_bytes)
         while over > 0:
             victim = self.pool.least_valuable()
@@ -277,20 +290,26 @@ class Node:
     def _on_tick(self, tick: Tick, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         for request_id in self._deadlines.due(now_ms):
             self._time_out(self.held[request_id], now_ms, effects)
-        for version_id in self._looks.due(now_ms):
+        limit_ms = now_ms - 2 * max(1, self._config.start_wait_ms)
+        for version_id in (*self._looks.due(now_ms), *self._warmings.due(now_ms)):
             pool = self.pool.versions.get(version_id)
             if pool is not None:
-                self._recall_stalled(pool, now_ms, effects)
+                for instance in stalled(pool, limit_ms):
+                    self._recall(instance, effects)
                 self._advance(pool, now_ms, effects)
         for instance_id in self._idle.due(now_ms):
-            instance = self.pool.instances.get(instance_id)
-            if instance is None or instance.state != "idle":
+            resting = self.pool.instances.get(instance_id)
+            if resting is None or resting.state != "idle":
                 continue
-            pool = self.pool.versions[instance.version_id]
-            if len(pool.instances) > pool.keep_warm:
+            pool = self.pool.versions[resting.version_id]
+            if pool.alive > pool.keep_warm:
                 effects.append(Count("instances_evicted"))
-                self._stop(instance, "the instance before it was stopped when idle", effects)
-        for deadlines in (self._deadlines, self._looks, self._idle):
+                self._stop(resting, "the instance before it was stopped when idle", effects)
+            else:
+                self._idle.add(
+                    instance_id, now_ms + max(KEPT_LOOK_MS_MIN, self._config.idle_max_ms)
+                )
+        for deadlines in (self._deadlines, self._looks, self._warmings, self._idle):
             due_ms = deadlines.next_ms()
             if due_ms is not None:
                 effects.append(Wake(due_ms))
@@ -306,21 +325,24 @@ class Node:
             return
         queue = pool.queue
         while queue and pool.idle:
-            self._give(pool, pool.idle.pop(), queue.popleft(), now_ms, effects)
-        depth = self._depth(pool)
+            self._give(pool.idle.pop(), queue.popleft(), now_ms, effects)
+        depth = depth_of(pool, self._config.depth)
         if queue and depth > 1:
             for instance in list(pool.busy.values()):
                 while queue and len(instance.given) < depth and not instance.recalled:
-                    self._give(pool, instance, queue.popleft(), now_ms, effects)
+                    self._give(instance, queue.popleft(), now_ms, effects)
         wanted = instances_wanted(pool, self._config.start_wait_ms, now_ms)
         for _ in range(wanted):
             if not self._make_room(effects):
                 break
             self._start(pool, effects)
-        if (queue or self._may_stall(pool)) and pool.version_id not in self._looks:
+        if (queue or may_stall(pool)) and pool.version_id not in self._looks:
             look_ms = now_ms + max(1, self._config.start_wait_ms)
             if self._looks.add(pool.version_id, look_ms):
                 effects.append(Wake(look_ms))
+        waits = pool.keep_warm > pool.alive and pool.warm_after_ms > now_ms
+        if waits and self._warmings.add(pool.version_id, pool.warm_after_ms):
+            effects.append(Wake(pool.warm_after_ms))
 
     def _make_room(self, effects: list[Effect]) -> bool:
         """Whether one more instance may start, giving up the least valuable idle one if needed."""
@@ -339,26 +361,9 @@ class Node:
         self.pool.add(pool, instance_id)
         effects.append(Start(instance_id, pool.version_id))
 
-    def _give(
-        self,
-        pool: VersionPool,
-        instance: Instance,
-        held: Held,
-        now_ms: int,
-        effects: list[Effect],
-    ) -> None:
-        if instance.uses == 0 and not instance.given:
-            held.start_kind = "cold"
-            held.cold_reason = instance.why
-            held.start_us = instance.start_us
-            if pool.keep_warm and held.received_at_ms == now_ms:
-                held.start_kind, held.cold_reason, held.start_us = "provisioned", "", 0
-        else:
-            held.start_kind = "warm"
-        held.instance_id = instance.instance_id
-        held.started_at_ms = now_ms
-        instance.uses += 1
-        instance.given.append(held.dispatch.request_id)
+    def _give(self, instance: Instance, held: Held, now_ms: int, effects: list[Effect]) -> None:
+        kept = self.pool.versions[instance.version_id].keep_warm > 0
+        held.begin(instance, now_ms, kept=kept)
         self.pool.make_busy(instance)
         effects.append(Run(instance.instance_id, held.dispatch))
 
@@ -368,23 +373,23 @@ class Node:
         if self._idle.add(instance.instance_id, due_ms):
             effects.append(Wake(due_ms))
 
-    def _depth(self, pool: VersionPool) -> int:
-        return self._config.depth if 0 < pool.run_us < SHORT_US_MAX else 1
+    def _recall(self, instance: Instance, effects: list[Effect]) -> None:
+        """Ask an instance to give back what waits behind its first event."""
+        if not instance.recalled:
+            instance.recalled = True
+            effects.append(Count("events_recalled"))
+            effects.append(Recall(instance.instance_id))
 
-    def _may_stall(self, pool: VersionPool) -> bool:
-        return any(len(instance.given) > 1 for instance in pool.busy.values())
+    def _is_at(self, instance: Instance, request_id: str) -> bool:
+        """Whether this dispatch is still awaited from this instance."""
+        held = self.held.get(request_id)
+        return held is not None and held.instance_id == instance.instance_id
 
-    def _recall_stalled(self, pool: VersionPool, now_ms: int, effects: list[Effect]) -> None:
-        """Ask instances whose first event has run for long to give back what is behind it."""
-        limit_ms = now_ms - 2 * max(1, self._config.start_wait_ms)
-        for instance in pool.busy.values():
-            if len(instance.given) < 2 or instance.recalled:
-                continue
-            head = self.held.get(instance.given[0])
-            if head is None or head.started_at_ms <= limit_ms:
-                instance.recalled = True
-                effects.append(Count("events_recalled"))
-                effects.append(Recall(instance.instance_id))
+    def _wait_again(self, pool: VersionPool, held: Held) -> None:
+        """What was given to an instance and had not begun goes back to the head of the queue."""
+        held.instance_id = ""
+        held.started_at_ms = 0
+        pool.queue.appendleft(held)
 
     def _time_out(self, held: Held, now_ms: int, effects: list[Effect]) -> None:
         dispatch = held.dispatch
@@ -407,7 +412,8 @@ class Node:
         if instance is None or instance.state == "draining":
             return
         if instance.given[0] != held.dispatch.request_id:
-            return  # it waits behind another's event, which must not die for it
+            self._recall(instance, effects)  # the event before it must not die for it
+            return
         self._stop(instance, reason, effects)
         self._advance(pool, now_ms, effects)
 
@@ -417,26 +423,22 @@ class Node:
         effects.append(Stop(instance.instance_id, reason))
 
     def _requeue(
-        self,
-        pool: VersionPool,
-        instance: Instance,
-        failure: Failure,
-        now_ms: int,
-        effects: list[Effect],
+        self, instance: Instance, failure: Failure, now_ms: int, effects: list[Effect]
     ) -> None:
-        """What a gone instance had: the one that ran has crashed, the rest never began."""
+        """What a gone instance had: the one that ran has crashed, the rest never began. If it was
+        stopped, that was for one that has ended already, so all of the rest are innocent.
+        """
+        pool = self.pool.versions[instance.version_id]
         given = list(instance.given)
         instance.given.clear()
         for place, request_id in reversed(list(enumerate(given))):
-            held = self.held.get(request_id)
-            if held is None or held.instance_id != instance.instance_id:
+            if not self._is_at(instance, request_id):
                 continue
-            if place == 0:
+            held = self.held[request_id]
+            if place == 0 and not instance.stop_reason:
                 self._end(held, now_ms, effects, outcome="crashed", failure=failure)
             else:
-                held.instance_id = ""
-                held.started_at_ms = 0
-                pool.queue.appendleft(held)
+                self._wait_again(pool, held)
 
     def _fail_waiting(
         self, pool: VersionPool, failure: Failure, now_ms: int, effects: list[Effect]
@@ -475,13 +477,7 @@ class Node:
 
     def check(self) -> None:
         """All invariants."""
-        self.pool.check()
-        for pool in self.pool.versions.values():
-            for held in pool.queue:
-                assert self.held.get(held.dispatch.request_id) is held
-                assert not held.instance_id
-            for instance in pool.busy.values():
-                assert len(instance.given) <= self._config.depth
+        self.pool.check(self.held, self._config.depth)
         assert len(self.pool.instances) <= self._config.instances_max + self._slots
         for request_id in self.held:
             assert request_id in self._deadlines

@@ -15,6 +15,9 @@ from pratai.wire.messages import Dispatch
 
 #: What an instance is taken to use before it was measured.
 MEMORY_BYTES_GUESS = 16 << 20
+#: Wait before an instance is started again only to be kept warm, after one failed; and its bound.
+WARM_RETRY_MS = 1_000
+WARM_RETRY_MS_MAX = 60_000
 
 
 class Held:
@@ -41,12 +44,28 @@ class Held:
         self.cold_reason = ""
         self.start_us = 0
 
+    def begin(self, instance: Instance, now_ms: int, *, kept: bool) -> None:
+        """It is given to an instance; `kept` = of a version whose instances are kept warm."""
+        self.start_kind, self.cold_reason, self.start_us = "warm", "", 0
+        if instance.uses == 0 and kept and self.received_at_ms == now_ms:
+            self.start_kind = "provisioned"
+        elif instance.uses == 0:
+            self.start_kind, self.cold_reason = "cold", instance.why
+            self.start_us = instance.start_us
+        self.instance_id = instance.instance_id
+        self.started_at_ms = now_ms
+        instance.uses += 1
+        if not instance.given:
+            instance.head_since_ms = now_ms
+        instance.given.append(self.dispatch.request_id)
+
 
 class Instance:
     """One sandbox with one version initialised."""
 
     __slots__ = (
         "given",
+        "head_since_ms",
         "instance_id",
         "memory_bytes",
         "recalled",
@@ -67,6 +86,8 @@ class Instance:
         self.why = why
         #: Request ids given to it and not answered, oldest (the one that runs) first.
         self.given: deque[str] = deque()
+        #: Since when the oldest of them is the oldest.
+        self.head_since_ms = 0
         self.uses = 0
         self.start_us = 0
         self.memory_bytes = MEMORY_BYTES_GUESS
@@ -82,7 +103,7 @@ class VersionPool:
 
     __slots__ = (
         "busy",
-        "failure",
+        "failed_starts",
         "idle",
         "instances",
         "keep_warm",
@@ -93,6 +114,7 @@ class VersionPool:
         "starting",
         "state",
         "version_id",
+        "warm_after_ms",
     )
 
     def __init__(self, version_id: str) -> None:
@@ -114,6 +136,15 @@ class VersionPool:
         self.keep_warm = 0
         #: Why the last instance was lost, for the next cold reason.
         self.last_loss = ""
+        #: Instances in a row that ended before they answered anything.
+        self.failed_starts = 0
+        #: No instance is started merely to be kept warm before this time.
+        self.warm_after_ms = 0
+
+    @property
+    def alive(self) -> int:
+        """Instances that take events now or soon; those being stopped do not count."""
+        return self.starting + len(self.idle) + len(self.busy)
 
     def __repr__(self) -> str:
         return (
@@ -123,13 +154,29 @@ class VersionPool:
 
     def learn_run(self, run_us: int) -> None:
         """Fold a run time into the smoothed one."""
+        self.failed_starts = 0
         self.run_us = run_us if not self.run_us else (7 * self.run_us + run_us) // 8
+
+    def learn_failed_start(self, now_ms: int) -> None:
+        """Put off the next start that no call asks for, twice as long each time."""
+        wait_ms = min(WARM_RETRY_MS_MAX, WARM_RETRY_MS << min(10, self.failed_starts))
+        self.failed_starts += 1
+        self.warm_after_ms = now_ms + wait_ms
 
     def cold_reason(self) -> str:
         """Why a call that arrives now needs a new instance."""
         if self.busy:
             return f"all {len(self.busy)} instances were busy"
         return self.last_loss or "first call of this version on this node"
+
+    def check(self, held: dict[str, Held], depth_max: int) -> None:
+        """What waits is held and with no instance; no instance has more than it may."""
+        for waiting in self.queue:
+            assert held.get(waiting.dispatch.request_id) is waiting
+            assert not waiting.instance_id
+        assert len({id(waiting) for waiting in self.queue}) == len(self.queue)
+        for instance in self.busy.values():
+            assert len(instance.given) <= depth_max
 
 
 class Pool:
@@ -198,11 +245,21 @@ class Pool:
         del self.instances[instance.instance_id]
         return pool
 
+    def measure(self, memory_bytes: dict[str, int]) -> int:
+        """Note what instances use; the sum of what is still here."""
+        used = 0
+        for instance_id, size in memory_bytes.items():
+            instance = self.instances.get(instance_id)
+            if instance is not None:
+                instance.memory_bytes = size
+                used += size
+        return used
+
     def least_valuable(self) -> Instance | None:
         """The idle instance to give up first, sparing what is to be kept warm."""
         best: Instance | None = None
         for pool in self.versions.values():
-            if len(pool.instances) <= pool.keep_warm:
+            if pool.alive <= pool.keep_warm:
                 continue
             for instance in pool.idle:
                 if best is None or instance.worth < best.worth:
@@ -213,12 +270,18 @@ class Pool:
 
     def drop_if_unused(self, pool: VersionPool) -> None:
         """Forget a version that has nothing here."""
-        if not pool.instances and not pool.queue:
+        if not pool.instances and not pool.queue and not pool.keep_warm:
             self.versions.pop(pool.version_id, None)
 
-    def check(self) -> None:
-        """Every instance is in exactly the places that its state says."""
+    def check(self, held: dict[str, Held], depth_max: int) -> None:
+        """Every instance is in exactly the places that its state says, and so is every dispatch."""
+        for request_id, item in held.items():
+            if item.instance_id:
+                assert request_id in self.instances[item.instance_id].given, request_id
+            else:
+                assert item in self.versions[item.dispatch.version_id].queue, request_id
         for pool in self.versions.values():
+            pool.check(held, depth_max)
             states = [instance.state for instance in pool.instances.values()]
             assert states.count("starting") == pool.starting, repr(pool)
             assert states.count("idle") == len(pool.idle), repr(pool)

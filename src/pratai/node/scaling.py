@@ -1,19 +1,24 @@
-"""How many instances to start for what waits. Pure.
+"""How many instances to start for what waits, and how many events to give each. Pure.
 
 What waits is worth another instance when it would wait longer than `start_wait_ms`, judged by the
-smoothed run time, or when it has waited that long already; then as many again as are busy, so a
-sudden crowd of long calls doubles the instances every few milliseconds.
+smoothed run time. The past may be wrong about the present: for every instance whose call has run
+longer than that, one more is started, so a sudden crowd of long calls doubles the instances every
+few milliseconds. A queue that moves is left alone however long it is: its instances are short of
+processors, and more of them would only share the same.
 """
 
 from __future__ import annotations
 
-from pratai.node.pool import VersionPool
+from pratai.node.pool import Instance, VersionPool
+
+#: A function is short, and served at depth, while its smoothed run time is below this.
+SHORT_US_MAX = 1_000
 
 
 def instances_wanted(pool: VersionPool, start_wait_ms: int, now_ms: int) -> int:
     """Instances to start now, for what waits and to keep the version warm."""
-    alive = pool.starting + len(pool.idle) + len(pool.busy)
-    missing_warm = max(0, pool.keep_warm - alive)
+    alive = pool.alive
+    missing_warm = max(0, pool.keep_warm - alive) if now_ms >= pool.warm_after_ms else 0
     waiting = len(pool.queue) - pool.starting
     if waiting <= 0:
         return missing_warm
@@ -23,6 +28,29 @@ def instances_wanted(pool: VersionPool, start_wait_ms: int, now_ms: int) -> int:
     if pool.run_us:
         wait_us_max = max(1, start_wait_ms) * 1_000
         worth = min(waiting, len(pool.queue) * pool.run_us // wait_us_max - pool.starting)
-    if worth <= 0 and now_ms - pool.queue[0].received_at_ms >= start_wait_ms:
-        worth = min(waiting, max(1, len(pool.busy)))
-    return max(worth, missing_warm)
+    if worth <= 0:
+        stalled = sum(
+            now_ms - instance.head_since_ms >= start_wait_ms for instance in pool.busy.values()
+        )
+        worth = min(waiting, stalled - pool.starting)
+    return max(worth, missing_warm, 0)
+
+
+def depth_of(pool: VersionPool, depth_max: int) -> int:
+    """Events that one instance of this version may be given at once."""
+    return depth_max if 0 < pool.run_us < SHORT_US_MAX else 1
+
+
+def may_stall(pool: VersionPool) -> bool:
+    """Whether an event waits behind another one in an instance."""
+    return any(len(instance.given) > 1 for instance in pool.busy.values())
+
+
+def stalled(pool: VersionPool, limit_ms: int) -> list[Instance]:
+    """Instances whose first event has run since `limit_ms` or longer, with others behind it."""
+    found = []
+    for instance in pool.busy.values():
+        waits = len(instance.given) > 1 and not instance.recalled
+        if waits and instance.head_since_ms <= limit_ms:
+            found.append(instance)
+    return found
