@@ -6,27 +6,54 @@ import time
 from typing import Any
 
 
-class Context:
-    """One call. Attributes only; nothing here talks to the node."""
+def facts_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """What is the same for every call of an instance, and what a call has unless it says."""
+    return {
+        "attempt": 1,
+        "idempotency_key": "",
+        "trigger": "http",
+        "content_type": "application/json",
+        "deadline_ms": 0,
+        "trace": "",
+        "function_name": spec["function"],
+        "function_version": spec["version"],
+        "invoked_function_arn": spec["arn"],
+        "memory_limit_in_mb": spec["memory_mb"],
+        "log_group_name": f"/pratai/{spec['namespace']}/{spec['function']}",
+        "log_stream_name": spec["instance_id"],
+        "identity": None,
+        "client_context": None,
+    }
 
-    def __init__(self, spec: dict[str, Any], meta: dict[str, Any]) -> None:
-        self.request_id: str = meta["request_id"]
-        self.aws_request_id: str = meta["request_id"]
-        self.attempt: int = meta.get("attempt", 1)
-        self.idempotency_key: str = meta.get("idempotency_key", "")
-        self.trigger: str = meta.get("trigger", "http")
-        self.content_type: str = meta.get("content_type", "application/json")
-        self.deadline_ms: int = meta.get("deadline_ms", 0)
-        #: W3C `traceparent` of the call, or "".
-        self.trace: str = meta.get("trace", "")
-        self.function_name: str = spec["function"]
-        self.function_version: str = spec["version"]
-        self.invoked_function_arn: str = spec["arn"]
-        self.memory_limit_in_mb: int = spec["memory_mb"]
-        self.log_group_name: str = f"/pratai/{spec['namespace']}/{spec['function']}"
-        self.log_stream_name: str = spec["instance_id"]
-        self.identity: None = None
-        self.client_context: None = None
+
+class Context:
+    """One call. Attributes only; nothing here talks to the node.
+
+    Made anew for every call, so its attributes are set in one go from two dictionaries.
+    """
+
+    request_id: str
+    aws_request_id: str
+    attempt: int
+    idempotency_key: str
+    trigger: str
+    content_type: str
+    deadline_ms: int
+    #: W3C `traceparent` of the call, or "".
+    trace: str
+    function_name: str
+    function_version: str
+    invoked_function_arn: str
+    memory_limit_in_mb: int
+    log_group_name: str
+    log_stream_name: str
+    identity: None
+    client_context: None
+
+    def __init__(self, facts: dict[str, Any], meta: dict[str, Any]) -> None:
+        self.__dict__.update(facts)
+        self.__dict__.update(meta)
+        self.aws_request_id = meta["request_id"]
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until the call is cut off; never below zero."""

@@ -41,7 +41,7 @@ class Records:
         self._waiting_bytes = 0
         self._flushed_ns = 0
         self._alarm: Alarm | None = None
-        self._request = '""'
+        self._request = ""
         self._left = bytes_max
         self._cut = 0
 
@@ -52,7 +52,7 @@ class Records:
 
     def begin(self, request_id: str) -> None:
         """From here on records belong to this invocation."""
-        self._request = json.dumps(request_id)
+        self._request = request_id
         self._left = self.bytes_max
         self._cut = 0
         self._flushed_ns = time.monotonic_ns()
@@ -75,7 +75,7 @@ class Records:
         meta = b'{"at_ms":%d,"level":%s,"request_id":%s}' % (
             time.time_ns() // 1_000_000,
             json.dumps(level).encode(),
-            self._request.encode(),
+            json.dumps(self._request).encode(),
         )
         frame = HEAD.pack(LOG, len(meta), len(data)) + meta + data
         with self._lock:

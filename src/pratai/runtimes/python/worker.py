@@ -17,8 +17,8 @@ from types import FrameType
 from typing import Any
 
 from . import frames
-from .context import Context
-from .frames import Channel, encode, encode_head
+from .context import Context, facts_of
+from .frames import Channel, encode, result_head
 from .handler import Entry, HandlerMissing, describe, load
 from .records import Records, Stream
 
@@ -83,6 +83,7 @@ class Worker:
         self.streams = streams
         #: Spare descriptors of the real stdout and stderr, out of reach of `os.close(1)`.
         self.outputs = outputs
+        self._facts = facts_of(spec)
         self._bytes_max: int = spec["result_bytes_max"]
         self._loop: Any = None
         #: Whether user code is running now: the only time at which events may be recalled.
@@ -120,16 +121,17 @@ class Worker:
                 encode(frames.ERROR, {**failure, "run_us": _elapsed_us(began_ns)}),
             )
             return
-        done = {
-            "run_us": _elapsed_us(began_ns),
-            "content_type": content_type,
-            "streamed": streamed,
-        }
-        self._send_last(encode_head(frames.RESULT, done, len(body)), body)
+        head = result_head(
+            run_us=_elapsed_us(began_ns),
+            content_type=content_type,
+            streamed=streamed,
+            payload_bytes=len(body),
+        )
+        self._send_last(head, body)
 
     def _call(self, entry: Entry, meta: dict[str, Any], payload: bytes) -> tuple[str, bytes, bool]:
         event = _decode(meta.get("content_type", _JSON), payload)
-        context = Context(self.spec, meta)
+        context = Context(self._facts, meta)
         self._running = True
         try:
             value = entry(event, context)
@@ -245,9 +247,10 @@ async def _settle(awaitable: Any) -> Any:
 
 
 def _decode(content_type: str, payload: bytes) -> Any:
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind != _JSON and not kind.endswith("+json"):
-        return payload
+    if content_type != _JSON:
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind != _JSON and not kind.endswith("+json"):
+            return payload
     if not payload:
         return None
     try:
