@@ -1,6 +1,8 @@
-"""uvicorn's HTTP protocol, with head and body of a small answer in one system call.
+"""uvicorn's HTTP protocol, with head and body of an answer in one system call.
 
-Nothing of HTTP is decided here.
+uvicorn writes the head of an answer when it starts and the body when it comes, and a system call
+costs more than all else that is done for a small answer. So the head is held until the body is
+there, which for all but streams is at once. Nothing of HTTP is decided here.
 """
 
 from __future__ import annotations
@@ -10,36 +12,65 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pratai.transport.coalesce import Coalescer
+#: A head whose body does not come is written alone after this time.
+HOLD_S = 0.005
+#: Bodies from this size on are not joined to their head, since joining copies them.
+JOIN_BYTES_MAX = 64 * 1024
+
+_HEAD = b"HTTP/1.1 "
 
 
-class CoalescingTransport:
-    """A transport whose writes are gathered by the turn; all else is the transport's own."""
+class HoldingTransport:
+    """A transport that holds the head of an answer for its body; all else is the transport's."""
 
-    __slots__ = ("_coalescer", "_transport")
+    __slots__ = ("_head", "_loop", "_timer", "_transport")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
-        self._coalescer = Coalescer(transport, loop)
+        self._loop = loop
+        self._head = b""
+        self._timer: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes) -> None:
-        """Write by the end of this turn."""
-        self._coalescer.write(data)
+        """Write, or hold if it is a head."""
+        head = self._head
+        if head:
+            self._forget()
+            if len(data) < JOIN_BYTES_MAX:
+                self._transport.write(head + data)
+            else:
+                self._transport.write(head)
+                self._transport.write(data)
+        elif data.startswith(_HEAD):
+            self._head = data
+            self._timer = self._loop.call_later(HOLD_S, self._flush)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close once everything is written."""
-        self._coalescer.flush()
+        self._flush()
         self._transport.close()
+
+    def _flush(self) -> None:
+        head = self._head
+        if head:
+            self._forget()
+            self._transport.write(head)
+
+    def _forget(self) -> None:
+        self._head = b""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
 
-class CoalescingProtocol(HttpToolsProtocol):
+class HoldingProtocol(HttpToolsProtocol):
     """One HTTP connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection."""
-        super().connection_made(
-            cast("asyncio.Transport", CoalescingTransport(transport, self.loop))
-        )
+        super().connection_made(cast("asyncio.Transport", HoldingTransport(transport, self.loop)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import platform
 import signal
@@ -30,7 +31,7 @@ from pratai.errors import CallerError, PlatformError
 from pratai.gateway.app import App
 from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
-from pratai.gateway.protocol import CoalescingProtocol
+from pratai.gateway.protocol import HoldingProtocol
 from pratai.gateway.service import GatewayService
 from pratai.metrics import Durations, Scrape
 from pratai.model.node import Capacity
@@ -233,7 +234,7 @@ async def _serve(options: UpOptions, listener: socket.socket) -> None:
     server = Server(
         uvicorn.Config(
             app,
-            http=CoalescingProtocol,
+            http=HoldingProtocol,
             loop="none",
             lifespan="off",
             ws="none",
@@ -250,6 +251,7 @@ async def _serve(options: UpOptions, listener: socket.socket) -> None:
     serving = loop.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.001)
+    _settle_garbage()
     resuming = loop.create_task(running.resume())
     await asyncio.to_thread(_announce, running)
     stop = loop.create_task(stopping.wait())
@@ -260,6 +262,16 @@ async def _serve(options: UpOptions, listener: socket.socket) -> None:
     server.should_exit = True
     await serving
     await running.stop()
+
+
+def _settle_garbage() -> None:
+    """Look for cycles seldom, and never again among what lives as long as the process.
+
+    What a call makes is freed by its reference counts; the collector took 5 % of a warm call.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _announce(running: Platform) -> None:

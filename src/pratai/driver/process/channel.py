@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from typing import cast
 
-from pratai.transport.coalesce import Coalescer
 from pratai.wire.frames import BrokenFrame, FrameReader
 
 #: Output outside the channel beyond this in a second is counted, not passed on.
@@ -29,12 +28,10 @@ class Channel(asyncio.Protocol):
         #: Called once, with a sentence if the instance did not speak the protocol.
         self._on_end = on_end
         self._transport: asyncio.Transport | None = None
-        self._coalescer: Coalescer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is watched."""
         self._transport = cast("asyncio.Transport", transport)
-        self._coalescer = Coalescer(self._transport, asyncio.get_running_loop())
 
     def data_received(self, data: bytes) -> None:
         """Bytes of frames."""
@@ -49,9 +46,9 @@ class Channel(asyncio.Protocol):
         self._end("")
 
     def send(self, frame: bytes) -> None:
-        """Write by the end of this turn, never blocking."""
-        if self._coalescer is not None:
-            self._coalescer.write(frame)
+        """Write, never blocking."""
+        if self._transport is not None:
+            self._transport.write(frame)
 
     def close(self) -> None:
         """Stop watching; what is unsent is dropped."""
@@ -61,7 +58,7 @@ class Channel(asyncio.Protocol):
     def _end(self, problem: str) -> None:
         on_end, self._on_end = self._on_end, _ignore
         self.close()
-        self._transport = self._coalescer = None
+        self._transport = None
         on_end(problem)
 
 
