@@ -23,7 +23,7 @@ from pratai.model.api import NodeView, RuntimeView
 from pratai.model.function import Version
 from pratai.model.invocation import Invocation
 from pratai.runtimes.catalog import runtimes
-from pratai.wire.messages import Outcome
+from pratai.wire.messages import DrainNode, Outcome
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -64,6 +64,7 @@ class ApiParts:
                 metrics=running.scrape.text,
                 base_url=running.url,
                 version_changed=self.version_changed,
+                drain_node=self.drain_node,
             )
         )
 
@@ -270,6 +271,14 @@ class ApiParts:
                 )
             )
         return views
+
+    def drain_node(self, node_id: str, drain: bool) -> bool:
+        """Stop or resume dispatching to a node; False when it has not joined."""
+        running = self._running
+        if node_id not in running.collector.core.members:
+            return False
+        running.transport.send("scheduler", DrainNode(node_id=node_id, drain=drain))
+        return True
 
     def runtimes(self) -> list[RuntimeView]:
         """Runtimes of this machine."""

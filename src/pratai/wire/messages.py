@@ -233,6 +233,13 @@ class Joined(Message, frozen=True, kw_only=True):
     capacity: Capacity
 
 
+class DrainNode(Message, frozen=True, kw_only=True):
+    """An operator: give this node no further dispatch (`drain`), or give it work again."""
+
+    node_id: str
+    drain: bool
+
+
 class Gone(Message, frozen=True, kw_only=True):
     """A node left or is lost; its leases were closed."""
 

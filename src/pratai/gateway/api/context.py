@@ -85,6 +85,11 @@ def nothing_changed(version: Version | None, version_id: str) -> None:
     """Hook of a gateway that need not know when versions change."""
 
 
+def no_such_node(node_id: str, drain: bool) -> bool:  # noqa: ARG001 - shape of a hook
+    """Hook of a gateway that has no nodes to drain."""
+    return False
+
+
 class ApiContext(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the handlers use."""
 
@@ -106,3 +111,5 @@ class ApiContext(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     #: Told (version, its id) when `$LATEST` moves to it, and (None, id) when a version is gone.
     version_changed: Callable[[Version | None, str], None] = nothing_changed
+    #: Stop (True) or resume (False) giving a node calls. False when there is no such node.
+    drain_node: Callable[[str, bool], bool] = no_such_node

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from pratai.errors import NotFound
 from pratai.gateway.api.operations import Call, json_response
-from pratai.model.api import NodeList, RuntimeList
+from pratai.model.api import NodeList, NodeView, RuntimeList
+from pratai.model.refusal import nearest
 
 
 async def list_nodes(call: Call) -> Response:
@@ -13,6 +15,42 @@ async def list_nodes(call: Call) -> Response:
     return json_response(NodeList(items=call.context.nodes()))
 
 
+async def read_node(call: Call) -> Response:
+    """`GET /v1/nodes/{node_id}`."""
+    return json_response(_node(call))
+
+
+async def drain_node(call: Call) -> Response:
+    """`POST /v1/nodes/{node_id}/drain`."""
+    return _move(call, drain=True)
+
+
+async def undrain_node(call: Call) -> Response:
+    """`POST /v1/nodes/{node_id}/undrain`."""
+    return _move(call, drain=False)
+
+
 async def list_runtimes(call: Call) -> Response:
     """`GET /v1/runtimes`."""
     return json_response(RuntimeList(items=call.context.runtimes()))
+
+
+def _move(call: Call, *, drain: bool) -> Response:
+    node = _node(call)
+    call.context.drain_node(node.node_id, drain)
+    return json_response(_node(call))
+
+
+def _node(call: Call) -> NodeView:
+    node_id = call.text("node_id")
+    nodes = {view.node_id: view for view in call.context.nodes()}
+    view = nodes.get(node_id)
+    if view is None:
+        near = nearest(node_id, nodes)
+        raise NotFound(
+            f"there is no node {node_id}",
+            field="node_id",
+            value=node_id,
+            next_step=f"Did you mean {near}?" if near else "`pratai nodes` lists the nodes.",
+        )
+    return view

@@ -20,6 +20,7 @@ from pratai.model.refusal import invalid, nearest
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 ALIAS_PATTERN = "^(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 REQUEST_ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+NODE_ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 KEY_ID_PATTERN = "^[0-9a-f]{16}$"
 NUMBER_PATTERN = "^[0-9]{1,9}$"
 CURSOR_PATTERN = "^[A-Za-z0-9._~:=-]{1,256}$"
@@ -202,6 +203,7 @@ ALIAS = text("alias", "Name of the alias.", where="path", pattern=ALIAS_PATTERN)
 REQUEST_ID = text(
     "request_id", "Request id of the invocation.", where="path", pattern=REQUEST_ID_PATTERN
 )
+NODE_ID = text("node_id", "Id of the node.", where="path", pattern=NODE_ID_PATTERN)
 KEY_ID = text("key_id", "Id of the key.", where="path", pattern=KEY_ID_PATTERN)
 NAMESPACE = text(
     "Pratai-Namespace",

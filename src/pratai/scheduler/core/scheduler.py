@@ -23,6 +23,7 @@ from pratai.wire.messages import (
     Backlog,
     Cancel,
     Dispatch,
+    DrainNode,
     Freed,
     Gone,
     Invoke,
@@ -139,6 +140,12 @@ class Scheduler:
         leases = self.leases.of_node(joined.node_id)
         node.request_ids.update(lease.invoke.request_id for lease in leases)
         self._dispatch(now_ms, effects)
+
+    def _on_drain_node(self, move: DrainNode, now_ms: int, effects: list[Effect]) -> None:
+        node = self.placement.nodes.get(move.node_id)
+        if node is not None:
+            node.draining = move.drain
+            self._dispatch(now_ms, effects)
 
     def _on_gone(self, gone: Gone, now_ms: int, effects: list[Effect]) -> None:
         self.placement.leave(gone.node_id)
@@ -335,6 +342,7 @@ class Scheduler:
         Cancel: _on_cancel,
         Freed: _on_freed,
         Joined: _on_joined,
+        DrainNode: _on_drain_node,
         Gone: _on_gone,
         Tick: _on_tick,
     }
