@@ -103,7 +103,8 @@ class DemoPlatform:
             )
         while not self.ready_file.exists():
             if self.process.poll() is not None or time.monotonic() > began + START_S_MAX:
-                raise SetupProblem(f"pratai up did not start; see {self.directory / 'up.log'}")
+                said = (self.directory / "up.log").read_text("utf-8", "replace").splitlines()
+                raise SetupProblem("pratai up did not start:\n" + "\n".join(said[-8:]))
             time.sleep(0.01)
         ready = json.loads(self.ready_file.read_text())
         self.url, self.key = ready["url"], ready["key"]
