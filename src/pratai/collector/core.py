@@ -46,6 +46,8 @@ from pratai.wire.messages import (
 
 #: Longest wait between two attempts.
 BACKOFF_MS_MAX = 3_600_000
+#: Wait after the second attempt that the platform lost; doubles. The first repeats at once.
+RECOVERY_BACKOFF_MS = 100
 
 
 class Member(msgspec.Struct):
@@ -174,8 +176,9 @@ class Collector:
         if over:
             self._record(lease, outcome, effects, dead=not invoke.reply_to)
             return
-        wait_ms = 0
-        if not platform:
+        if platform:
+            wait_ms = 0 if recoveries == 1 else RECOVERY_BACKOFF_MS << min(12, recoveries - 2)
+        else:
             failed = max(0, outcome.attempt - 1 - recoveries)
             wait_ms = min(BACKOFF_MS_MAX, invoke.backoff_ms << min(20, failed))
         if now_ms + wait_ms >= invoke.deadline_ms:

@@ -30,6 +30,8 @@ from pratai.wire.messages import Cancel, Invoke, Result
 WATCH_AFTER_S = 0.05
 #: Bytes of a streamed result that may wait for a slow caller.
 CHUNK_BYTES_MAX = 64 << 20
+#: Throttled calls recorded in one second; the rest are counted alone.
+THROTTLED_RECORDED_MAX = 10
 #: First and longest pause between looks at an invocation that another call runs.
 FOLLOW_S, FOLLOW_S_MAX = 0.005, 0.1
 
@@ -60,6 +62,10 @@ class GatewayService(Runner):
         self._unwatched: deque[tuple[float, Call, Watch]] = deque()
         self._watch_timer: asyncio.TimerHandle | None = None
         self._record_all = config.store.record_sync == "all"
+        #: Request ids journalled by this process while the scheduler recovers; None afterwards.
+        self.fresh: set[str] | None = set()
+        #: The second in which throttled calls were recorded, and how many.
+        self._throttled = (0, 0)
         self._does[Answer] = self._answer
         self._does[StreamChunk] = self._chunk
         transport.bind(self.core.address, self.receive)
@@ -172,7 +178,7 @@ class GatewayService(Runner):
         total_us = monotonic_us() - call.began_us
         invoke = call.invoke
         at_ms = now_ms()
-        if not invoke.journalled and (self._record_all or result.outcome != "succeeded"):
+        if not invoke.journalled and self._is_recorded(result.outcome, at_ms):
             self._store.record(finished_invocation(call, result, now_ms=at_ms, total_us=total_us))
         self._durations.observe(
             invoke.namespace,
@@ -204,6 +210,18 @@ class GatewayService(Runner):
             )
         )
         return total_us
+
+    def _is_recorded(self, outcome: str, at_ms: int) -> bool:
+        """Failures always are; of refused calls, which come in floods, a few each second."""
+        if outcome == "succeeded":
+            return self._record_all
+        if outcome != "throttled":
+            return True
+        second, recorded = self._throttled
+        if second != at_ms // 1_000:
+            second, recorded = at_ms // 1_000, 0
+        self._throttled = (second, recorded + 1)
+        return recorded < THROTTLED_RECORDED_MAX
 
     # effects
 
@@ -265,7 +283,7 @@ class GatewayService(Runner):
             trigger=trigger,
             replay_of=replay_of,
         )
-        accepted = await self._store.accept(invocation)
+        accepted = await self._journal(invocation)
         if accepted.created:
             self._transport.send("scheduler", invoke_of(invocation, reply_to=""))
         return accepted
@@ -294,7 +312,7 @@ class GatewayService(Runner):
             idempotency_key=idempotency_key,
             trace=trace,
         )
-        accepted = await self._store.accept(invocation)
+        accepted = await self._journal(invocation)
         invoke = invoke_of(invocation, reply_to=self.core.address)
         if accepted.created:
             return self._begin_call(invoke, version, qualifier)
@@ -307,6 +325,11 @@ class GatewayService(Runner):
         )
         self._begin(self._loop.create_task(self._follow(call, accepted.request_id)))
         return call
+
+    async def _journal(self, invocation: Invocation) -> Accepted:
+        if self.fresh is not None:
+            self.fresh.add(invocation.request_id)
+        return await self._store.accept(invocation)
 
     async def _follow(self, call: Call, request_id: str) -> None:
         """Answer a call with what another one of the same key comes to."""

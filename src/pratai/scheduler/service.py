@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 
 from msgspec.structs import replace
 
@@ -11,6 +12,7 @@ from pratai.core.effects import RecordLease, Send
 from pratai.core.leases import Leases
 from pratai.errors import StoreUnavailable
 from pratai.scheduler.core.scheduler import Scheduler
+from pratai.scheduler.recovery import recovered
 from pratai.store.base import LeaseRecord, Store
 from pratai.transport.base import Transport
 from pratai.transport.runner import Runner
@@ -41,44 +43,25 @@ class SchedulerService(Runner):
         self._does[RecordLease] = self._record_lease
         transport.bind("scheduler", self.receive)
 
-    async def recover(self) -> int:
-        """Queue everything the journal holds unfinished; how many.
+    async def recover(self, fresh: Container[str]) -> int:
+        """Queue everything the journal holds unfinished but what is `fresh`; how many.
 
-        More than `backlog_total_max` are not loaded at once: the rest follows as room appears.
+        `fresh`: request ids accepted by this process, which are on their way already; a page read
+        a moment ago may show them as unfinished when they are not any more. More than
+        `backlog_total_max` are not loaded at once: the rest follows as room appears.
         """
         loaded, after = 0, ""
         while True:
             page = await self._store.pending(after=after, limit=RECOVERY_PAGE)
             for invocation in page:
-                attempt = invocation.attempt
-                retried = sum(mark.name == "retried" for mark in invocation.timeline)
-                lost = max(0, attempt - retried)
-                self.receive(
-                    Invoke(
-                        request_id=invocation.request_id,
-                        namespace=invocation.namespace,
-                        function=invocation.function,
-                        version_id=invocation.version_id,
-                        reply_to="",
-                        deadline_ms=invocation.expires_at_ms,
-                        timeout_ms=invocation.timeout_ms,
-                        accepted_at_ms=invocation.accepted_at_ms,
-                        payload=None,
-                        content_type=invocation.content_type,
-                        journalled=True,
-                        attempts_max=invocation.attempts_max + lost,
-                        backoff_ms=invocation.backoff_ms,
-                        concurrency_max=invocation.concurrency_max,
-                        memory_mb=invocation.memory_mb,
-                        attempt=attempt,
-                        recoveries=lost,
-                        available_at_ms=invocation.available_at_ms,
-                        trace=invocation.trace,
-                        idempotency_key=invocation.idempotency_key,
-                        trigger=invocation.trigger,
-                    )
-                )
-            loaded += len(page)
+                if invocation.request_id in fresh:
+                    continue
+                message = recovered(invocation, self._config.recoveries_max)
+                if isinstance(message, Invoke):
+                    self.receive(message)
+                else:
+                    self._transport.send("collector", message)
+                loaded += 1
             if len(page) < RECOVERY_PAGE:
                 return loaded
             after = page[-1].request_id

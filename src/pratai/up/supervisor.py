@@ -145,7 +145,9 @@ class Platform:
 
     async def resume(self) -> None:
         """Queue what the journal holds unfinished, and make known functions ready."""
-        count = await self.scheduler.recover()
+        fresh = self.gateway.fresh
+        count = await self.scheduler.recover(fresh if fresh is not None else ())
+        self.gateway.fresh = None
         if count:
             _log.info("recovered", events=count)
         await self.parts.provision_all()
