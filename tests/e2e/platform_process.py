@@ -115,9 +115,7 @@ class PlatformProcess:
 
     def request(self, method: str, path: str, **options: Any) -> Answer:
         headers = {"authorization": f"Bearer {self.key}", **options.pop("headers", {})}
-        return Answer(
-            self.pool.request(method, f"{self.url}{path}", headers=headers, **options)
-        )
+        return Answer(self.pool.request(method, f"{self.url}{path}", headers=headers, **options))
 
     def deploy(self, name: str, source: str | bytes, **config: Any) -> Any:
         data = source.encode() if isinstance(source, str) else source

@@ -28,8 +28,18 @@ FAILURES = {
         "result_too_large",
         "limit",
     ),
-    "unserialisable": ("def main(p):\n    return object()\n", 502, "result_unserialisable", "object"),
-    "import_error": ("import not_there\ndef main(p):\n    return 1\n", 502, "import_error", "not_there"),
+    "unserialisable": (
+        "def main(p):\n    return object()\n",
+        502,
+        "result_unserialisable",
+        "object",
+    ),
+    "import_error": (
+        "import not_there\ndef main(p):\n    return 1\n",
+        502,
+        "import_error",
+        "not_there",
+    ),
 }
 GOOD = "def main(p):\n    return 'fine'\n"
 
@@ -164,5 +174,5 @@ def test_instances_that_failed_are_replaced_and_none_is_left(own_platform: Platf
     pid = own_platform.process.pid
     own_platform.stop()
     assert descendants(pid) == []
-    states = json.dumps([entry for entry in os.listdir(own_platform.data_dir)])
+    states = json.dumps(list(os.listdir(own_platform.data_dir)))
     assert "pratai.db" in states

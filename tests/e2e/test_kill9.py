@@ -110,7 +110,7 @@ def test_no_accepted_event_is_lost_to_kill_9(own_platform: PlatformProcess) -> N
 
 def _record_file(directory: Path) -> Path:
     """A file that instances of any user may append to."""
-    shared = Path(f"/var/tmp/pratai-record-{os.getpid()}")  # noqa: S108
+    shared = Path(f"/var/tmp/pratai-record-{os.getpid()}")
     shared.mkdir(mode=0o755, exist_ok=True)
     record = shared / f"{directory.name}.txt"
     record.write_text("")
@@ -129,8 +129,11 @@ def _wait_until_idle(platform: PlatformProcess) -> None:
     while True:
         queued = platform.request("GET", "/v1/invocations?state=queued&limit=1")
         leased = platform.request("GET", "/v1/invocations?state=leased&limit=1")
-        if queued.status == leased.status == 200:
-            if not queued.json()["items"] and not leased.json()["items"]:
-                return
+        if (
+            queued.status == leased.status == 200
+            and not queued.json()["items"]
+            and not leased.json()["items"]
+        ):
+            return
         assert time.monotonic() < limit, queued
         time.sleep(0.1)

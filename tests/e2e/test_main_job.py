@@ -67,7 +67,8 @@ def test_an_idempotency_key_runs_an_async_event_once(platform: PlatformProcess) 
 
 def test_an_idempotency_key_runs_a_sync_call_once(platform: PlatformProcess) -> None:
     platform.deploy(
-        "unique", "import time, uuid\ndef main(payload):\n    time.sleep(0.1)\n    return str(uuid.uuid4())\n"
+        "unique",
+        "import time, uuid\ndef main(payload):\n    time.sleep(0.1)\n    return str(uuid.uuid4())\n",
     )
     with ThreadPoolExecutor(4) as pool:
         answers = list(
@@ -81,7 +82,10 @@ def test_an_idempotency_key_runs_a_sync_call_once(platform: PlatformProcess) -> 
 
 
 def test_any_content_type_arrives_as_it_was_sent(platform: PlatformProcess) -> None:
-    platform.deploy("size", "def main(payload):\n    return {'type': type(payload).__name__, 'size': len(payload)}\n")
+    platform.deploy(
+        "size",
+        "def main(payload):\n    return {'type': type(payload).__name__, 'size': len(payload)}\n",
+    )
     blob = bytes(range(256)) * 4096
     answer = platform.invoke("size", blob, content_type="image/png")
     assert answer.json() == {"type": "bytes", "size": len(blob)}
@@ -172,7 +176,9 @@ def test_concurrency_max_holds_and_a_caller_that_hangs_up_frees_its_place(
     platform: PlatformProcess,
 ) -> None:
     platform.deploy(
-        "single", "import time\ndef main(payload):\n    time.sleep(payload)\n    return 'done'\n", concurrency_max=1
+        "single",
+        "import time\ndef main(payload):\n    time.sleep(payload)\n    return 'done'\n",
+        concurrency_max=1,
     )
     platform.invoke("single", 0)
     leaver = threading.Thread(target=_call_and_hang_up, args=(platform, "single", b"20", 0.5))
@@ -252,8 +258,12 @@ def test_versions_aliases_and_rollback(platform: PlatformProcess) -> None:
         headers={"content-type": "application/json"},
     )
     assert by_alias.json() == 1
-    rolled = platform.request("POST", "/v1/functions/evolving/rollback", body=b"{}",
-                              headers={"content-type": "application/json"})
+    rolled = platform.request(
+        "POST",
+        "/v1/functions/evolving/rollback",
+        body=b"{}",
+        headers={"content-type": "application/json"},
+    )
     assert rolled.status == 200, rolled
     assert platform.invoke("evolving").json() == 1
 
@@ -293,7 +303,9 @@ def test_ctrl_c_lets_running_calls_finish_and_keeps_queued_events(
 
     own_platform.start()
     own_platform.deploy(
-        "slow", "import time\ndef main(payload):\n    time.sleep(0.5)\n    return payload\n", concurrency_max=1
+        "slow",
+        "import time\ndef main(payload):\n    time.sleep(0.5)\n    return payload\n",
+        concurrency_max=1,
     )
     own_platform.invoke("slow", 0)
     queued = [own_platform.invoke_async("slow", number) for number in range(6)]
@@ -314,5 +326,9 @@ def test_metrics_count_what_happened(platform: PlatformProcess) -> None:
     for _ in range(3):
         platform.invoke("counted", 1)
     text = platform.request("GET", "/metrics").body.decode()
-    lines = [line for line in text.splitlines() if 'function="counted"' in line and line.startswith("pratai_invocations_total")]
+    lines = [
+        line
+        for line in text.splitlines()
+        if 'function="counted"' in line and line.startswith("pratai_invocations_total")
+    ]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in lines) == 3
