@@ -287,12 +287,13 @@ class App:
         await self._finish(call, result, send)
 
     async def _finish(self, call: Call, result: Result, send: Send) -> None:
-        total_us = self._service.finish(call, result)
+        total_us = self._service.elapsed_us(call)
         request_id = result.request_id
         if result.outcome != "succeeded":
             status, headers, body = result_problem(result, request_id)
             headers = [*headers, *_call_headers(result, total_us)]
             await _answer(send, (status, headers, body), request_id)
+            self._service.finish(call, result, total_us)
             return
         payload = result.payload
         headers = [
@@ -303,6 +304,7 @@ class App:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": payload})
+        self._service.finish(call, result, total_us)
 
     async def _stream(self, call: Call, send: Send) -> None:
         """Write chunks as they come. A failure midway breaks the connection off."""
@@ -321,7 +323,7 @@ class App:
                 break
             await self._service.more(call)
         result = call.result
-        self._service.finish(call, result)
+        self._service.finish(call, result, self._service.elapsed_us(call))
         if result.outcome != "succeeded":
             raise StreamBroken(result.failure.error_message if result.failure else result.outcome)
         await send({"type": "http.response.body", "body": b""})

@@ -173,9 +173,12 @@ class GatewayService(Runner):
             call.more = self._loop.create_future()
         await asyncio.shield(call.more)
 
-    def finish(self, call: Call, result: Result) -> int:
-        """Record and count an answered sync call. Returns its whole time in us."""
-        total_us = monotonic_us() - call.began_us
+    def elapsed_us(self, call: Call) -> int:
+        """Time since a call was accepted."""
+        return monotonic_us() - call.began_us
+
+    def finish(self, call: Call, result: Result, total_us: int) -> None:
+        """Record and count a sync call, once its caller has the answer: no caller waits for it."""
         invoke = call.invoke
         at_ms = now_ms()
         if not invoke.journalled and self._is_recorded(result.outcome, at_ms):
@@ -209,7 +212,6 @@ class GatewayService(Runner):
                 result_bytes=len(result.payload),
             )
         )
-        return total_us
 
     def _is_recorded(self, outcome: str, at_ms: int) -> bool:
         """Failures always are; of refused calls, which come in floods, a few each second."""

@@ -96,7 +96,7 @@ class ApiParts:
             result = msgspec.structs.replace(
                 result, payload=made.take(), content_type=made.content_type
             )
-        running.gateway.finish(made, result)
+        running.gateway.finish(made, result, running.gateway.elapsed_us(made))
         return InvokeAnswer(result=result, version=version)
 
     async def replay(self, invocation: Invocation) -> str:
