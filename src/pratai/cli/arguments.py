@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from pratai import clock
 from pratai.cli.session import Session
 from pratai.errors import PrataiError
 
@@ -19,6 +18,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 COMPLETION_PATIENCE_S = 0.5
 PAGES_MAX = 100_000
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_AGE_DIGITS_MAX = 6
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
@@ -83,20 +83,34 @@ def pages(
         query = {**query, "cursor": cursor}
 
 
-def moment(text: str) -> int:
-    """A point in time in epoch milliseconds: `10m` (ago), an ISO time, or milliseconds already."""
+def moment(text: str) -> str:
+    """A point in time as the server takes it: an age like `10m`, or epoch milliseconds.
+
+    An age stays one, so that it counts by the server's clock and not by this machine's.
+    """
     text = text.strip()
     if found := _SPAN.fullmatch(text):
-        return clock.now_ms() - int(float(found[1]) * _UNIT_MS[found[2]])
-    if text.isdecimal():
-        return int(text)
+        return _age(found[1], found[2])
+    if text.isascii() and text.isdecimal():
+        return text
     try:
-        return int(datetime.fromisoformat(text).astimezone().timestamp() * 1000)
+        return str(int(datetime.fromisoformat(text).astimezone().timestamp() * 1000))
     except ValueError:
         raise click.BadParameter(
             f"{text!r} is no time. Write an age like 90s, 10m, 2h or 7d, "
             "or a time like 2026-01-31T09:30."
         ) from None
+
+
+def _age(number: str, unit: str) -> str:
+    """An age in whole numbers of at most six digits, which is all that the server reads."""
+    if number.isdecimal() and len(number) <= _AGE_DIGITS_MAX:
+        return number + unit
+    seconds = float(number) * _UNIT_MS[unit] / 1000
+    for name, length_s in (("s", 1), ("m", 60), ("h", 3_600)):
+        if seconds / length_s < 10**_AGE_DIGITS_MAX:
+            return f"{round(seconds / length_s)}{name}"
+    raise click.BadParameter(f"{number}{unit} is longer ago than anything is kept.")
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -23,6 +23,8 @@ from pratai.model.api import LogView
 
 #: Between attempts to follow the logs again, e.g. while the server restarts.
 _LOGS_AGAIN_S = 1.0
+#: By the server's clock; what was written between the deployment and the first look is seen.
+_SINCE = "1s"
 
 
 @click.command(
@@ -88,9 +90,7 @@ class Development:
         took_ms = (clock.monotonic_us() - started_us) / 1000
         self._show_deployed(deployed, took_ms)
         if self._follower is None:
-            self._follower = threading.Thread(
-                target=self._follow, args=(deployed.view.updated_at_ms,), daemon=True
-            )
+            self._follower = threading.Thread(target=self._follow, daemon=True)
             self._follower.start()
 
     def _send(self) -> Deployed | None:
@@ -113,15 +113,15 @@ class Development:
         self._accepted = digest
         return deployed
 
-    def _follow(self, since_ms: int) -> None:
+    def _follow(self) -> None:
         """In a thread: logs as they come, over restarts of the server."""
         client = self._session.new_client()
         printer = LogPrinter(self._output)
-        newest_ms = since_ms
+        since = _SINCE
         while not self.stop.is_set():
             try:
-                for record in follow_logs(client, self._name, {"since": newest_ms}, stop=self.stop):
-                    newest_ms = record.at_ms
+                for record in follow_logs(client, self._name, {"since": since}, stop=self.stop):
+                    since = str(record.at_ms + 1)
                     self._show_log(printer, record)
             except PrataiError as error:
                 self._show_problem(error)

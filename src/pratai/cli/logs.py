@@ -86,7 +86,7 @@ def logs(
     name: str | None,
     *,
     follow: bool,
-    since: int | None,
+    since: str | None,
     grep: str,
     request_id: str,
     level: str | None,

@@ -95,4 +95,4 @@ def _usage_document(error: click.ClickException) -> dict[str, object]:
 
 def _sentence(text: str) -> str:
     line = " ".join(text.split())
-    return line if line.endswith((".", "?", "!")) else f"{line}."
+    return line if line.endswith((".", "?", "!", ")")) else f"{line}."

@@ -200,6 +200,9 @@ def developing(api, hello, pratai, capsysbinary):
     yield lines
     development.stop.set()
     thread.join(10)
+    if development._follower is not None:
+        development._follower.join(10)
+    capsysbinary.readouterr()
 
 
 def _deployments(asked):
