@@ -228,3 +228,10 @@ def test_a_layers_digest_depends_on_what_is_in_it_alone() -> None:
     assert digest not in others
     assert len(others) == 3
     assert len(digest) == 64
+
+
+def test_a_name_in_tool_pratai_is_for_the_client_and_no_setting(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        '# /// script\n# [tool.pratai]\n# name = "shop"\n# memory_mb = 128\n# ///\n'
+    )
+    assert wanted_of(str(tmp_path), ["main.py"]).settings == {"memory_mb": 128}

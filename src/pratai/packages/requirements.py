@@ -206,7 +206,9 @@ def _take(table: Mapping[str, object], where: str, found: list[str], pythons: li
 
 
 def _settings(document: Mapping[str, object], where: str) -> dict[str, object]:
-    return _table(_table(document, "tool", where), "pratai", where)
+    """`[tool.pratai]`: the configuration. `name` is for whoever deploys; here it is no setting."""
+    settings = _table(_table(document, "tool", where), "pratai", where)
+    return {key: value for key, value in settings.items() if key != "name"}
 
 
 def _table(document: Mapping[str, object], name: str, where: str) -> dict[str, object]:
