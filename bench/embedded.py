@@ -56,7 +56,6 @@ class Embedded:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "XDG_CONFIG_HOME": str(self.directory / "config")},
-                start_new_session=True,
             )
         limit = time.monotonic() + START_S_MAX
         while not ready_file.exists():

@@ -4,7 +4,7 @@
 
 cProfile counts every call and slows small functions most; `--sample` looks at the stack at ticks
 of processor time, costs little and tells lines, but knows nothing of call counts.
-"""
+"""  # noqa: A005 - only ever `bench.profile`
 
 from __future__ import annotations
 
