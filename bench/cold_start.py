@@ -101,9 +101,7 @@ def _row(
     }.get(to[0], "its own warm call, p50")
     return Row(
         id=number,
-        metric="first call of a new function, p50"
-        if plain
-        else f"the same, importing {PACKAGE}",
+        metric="first call of a new function, p50" if plain else f"the same, importing {PACKAGE}",
         against=against,
         ratio=ratio(rounds, of, to),
         goal=goal,
@@ -139,7 +137,8 @@ def _first_calls(platform: Embedded, kind: str, count: int, source: str) -> Meas
 def _calls(platform: Embedded, names: list[str]) -> tuple[list[float], list[float]]:
     """Times of the cold and of the warm calls, each answer checked for what it should be."""
     connection = Connection(platform.target(names[0]))
-    first_ms, warm_ms = [], []
+    first_ms: list[float] = []
+    warm_ms: list[float] = []
     for name in names:
         for number in range(1 + WARM_CALLS):
             took_ms, answer = connection.call(platform.target(name))

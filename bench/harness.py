@@ -128,12 +128,12 @@ def moved(before: float, after: float) -> float:
 def run_rounds(
     subjects: Mapping[str, Measure], control: Callable[[], float], plan: Plan
 ) -> list[Round]:
-    """Measure every subject once a round, in alternating order, between two looks at the control."""
+    """Measure every subject once a round, in alternating order; look at the control around it."""
     rounds: list[Round] = []
     good = 0
     while good < plan.rounds and len(rounds) < plan.rounds + plan.extra_rounds:
         number = len(rounds) + 1
-        order = list(subjects) if number % 2 else list(reversed(subjects))
+        order = list(subjects) if number % 2 else list(subjects)[::-1]
         before = control()
         figures = {name: subjects[name]() for name in order}
         after = control()

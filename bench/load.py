@@ -134,9 +134,7 @@ def _rows(rounds: list[Round]) -> list[Row]:
     rows = []
     for share in (50, 90):
         figure = f"p99_ms_{share}"
-        mine, theirs = (
-            median(rounds, name, figure) for name in ("pratai", "functions-framework")
-        )
+        mine, theirs = (median(rounds, name, figure) for name in ("pratai", "functions-framework"))
         rows.append(
             Row(
                 id="",
@@ -180,10 +178,10 @@ def draw(curves: dict[str, list[Figures]], path: Path) -> None:
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "pratai", "font.family": "sans-serif"})
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(7, 4))
     for colour, (name, points) in zip(("#1f6feb", "#b35900"), curves.items(), strict=False):
         rates = [point["rate"] for point in points]
         for key, line in (("p50_ms", "-"), ("p99_ms", "--")):
@@ -204,5 +202,7 @@ def draw(curves: dict[str, list[Figures]], path: Path) -> None:
     axes.legend(frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-    say(f"  drew {path} ({statistics.fmean(len(each) for each in curves.values()):.0f} points each)")
+    plt.close(figure)
+    say(
+        f"  drew {path} ({statistics.fmean(len(each) for each in curves.values()):.0f} points each)"
+    )

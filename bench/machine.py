@@ -62,9 +62,7 @@ def _distribution(name: str) -> str:
 
 def _version(*command: str) -> str:
     try:
-        shown = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=10
-        )
+        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except FileNotFoundError:
         return ""
     found = re.search(r"\d+(\.\d+)+", shown.stdout + shown.stderr)

@@ -114,14 +114,14 @@ class UvicornHello(Server):
     name = "uvicorn hello"
 
     def command(self) -> list[str]:
-        """uvicorn's own command, without its access log."""
+        """Its own command, without its access log."""
         command = [sys.executable, "-m", "uvicorn", "asgi_hello:app", "--app-dir", str(PEERS)]
         command += ["--port", str(self.port), "--http", "httptools", "--loop", "uvloop"]
         return [*command, "--no-access-log", "--log-level", "warning", "--lifespan", "off"]
 
 
 class FunctionsFramework(Server):
-    """functions-framework, started by its own command: gunicorn + Flask, one worker, no platform."""
+    """functions-framework by its own command: gunicorn + Flask, one worker, no platform."""
 
     name = "functions-framework"
     expect = '{"ok":true}\n'
