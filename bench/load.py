@@ -6,12 +6,11 @@ latency counts from when a call was due. The curve is drawn into `docs/images/la
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 from pathlib import Path
 
-from bench import wrk
+from bench import report, wrk
 from bench.connection import OpenLoop, poisson, until
 from bench.embedded import HELLO, HELLO_ANSWER, Embedded
 from bench.harness import (
@@ -32,12 +31,12 @@ from bench.harness import (
 )
 from bench.servers import FunctionsFramework, Nginx
 
-IMAGE = Path(__file__).resolve().parent.parent / "docs" / "images" / "latency-load.svg"
 SHARES = (10, 25, 50, 80, 90)
 CONNECTIONS = 64
 #: Connections of the closed loop that finds the capacity, as in `throughput.py`.
 CAPACITY_CONNECTIONS = 32
 RARE_RATE = 100.0
+NEIGHBOUR_CONNECTIONS = 32
 FAIRNESS_GOAL = Goal(better="lower", first=3.0, best=1.5)
 
 
@@ -63,7 +62,7 @@ def bench(plan: Plan) -> Findings:
         fairness = run_rounds(_fairness(platform, short), control, short)
     curves = {name: _points(rounds, name) for name in targets}
     if not plan.quick:
-        draw(curves, IMAGE)
+        draw(curves, report.IMAGE)
     return Findings(
         rows=[*_rows(rounds), _fairness_row(fairness)],
         rounds=[*rounds, *fairness],
@@ -108,26 +107,19 @@ def _fairness(platform: Embedded, plan: Plan) -> dict[str, Measure]:
         }
 
     def beside() -> Figures:
-        neighbour = subprocess.Popen(
-            ["wrk", "-t1", "-c32", f"-d{seconds + 2}s", "-s", str(wrk.SCRIPT), busy.url],
-            env=_neighbour_environment(busy),
+        with subprocess.Popen(
+            wrk.command(busy, connections=NEIGHBOUR_CONNECTIONS, seconds=seconds + 2),
+            env=wrk.environment(busy),
             stdout=subprocess.PIPE,
             text=True,
-        )
-        figures = alone()
-        load = wrk.parse(neighbour.communicate(timeout=wrk.GRACE_S + seconds)[0])
-        return {**figures, "neighbour_rate": load.rate, "neighbour_non_2xx": load.non_2xx}
+        ) as neighbour:
+            figures = alone()
+            load = wrk.parse(neighbour.communicate(timeout=wrk.GRACE_S + seconds)[0])
+        if load.errors:
+            raise wrk.BadAnswers(f"{busy.url}: {load}")
+        return {**figures, "neighbour_rate": load.rate}
 
     return {"rare alone": alone, "rare beside": beside}
-
-
-def _neighbour_environment(target: wrk.Target) -> dict[str, str]:
-    headers = {"content-type": "application/json", **target.headers}
-    return {
-        **os.environ,
-        "BENCH_BODY": target.body,
-        "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in headers.items()),
-    }
 
 
 def _rows(rounds: list[Round]) -> list[Row]:

@@ -16,6 +16,8 @@ from bench.harness import Goal, Ratio, Result, Row
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "performance.md"
+#: Drawn by `load.py`.
+IMAGE = ROOT / "docs" / "images" / "latency-load.svg"
 BEGIN = "<!-- results: written by `scripts/bench --docs` -->"
 END = "<!-- end of results -->"
 REACHED = {"best": "best", "first": "first", "no": "no"}
@@ -85,6 +87,8 @@ def markdown(results: list[Result]) -> str:
     lines += ["", measured]
     for remark in _remarks(results):
         lines += ["", remark]
+    if IMAGE.exists():
+        lines += ["", f"![Latency at fixed rates](images/{IMAGE.name})"]
     return "\n".join(lines) + "\n"
 
 

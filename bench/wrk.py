@@ -79,18 +79,10 @@ def run(target: Target, *, connections: int, seconds: float, compare: bool = Fal
         BadAnswers: an answer was an error or, when compared, had another body.
 
     """
-    headers = {"content-type": "application/json", **target.headers}
-    environment = {
-        **os.environ,
-        "BENCH_BODY": target.body,
-        "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in headers.items()),
-        "BENCH_EXPECT": target.expect if compare else "",
-    }
     whole_seconds = max(1, round(seconds))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{whole_seconds}s", "--timeout", "10s"]
     finished = subprocess.run(
-        [*command, "-s", str(SCRIPT), target.url],
-        env=environment,
+        command(target, connections=connections, seconds=whole_seconds),
+        env=environment(target, compare=compare),
         capture_output=True,
         text=True,
         timeout=whole_seconds + GRACE_S,
@@ -100,3 +92,20 @@ def run(target: Target, *, connections: int, seconds: float, compare: bool = Fal
     if load.errors or load.wrong_bodies or not load.requests:
         raise BadAnswers(f"{target.url}: {load}")
     return load
+
+
+def command(target: Target, *, connections: int, seconds: int) -> list[str]:
+    """Command line of a run: one thread, so that all servers meet the same loader."""
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
+    return ["wrk", *options, "-s", str(SCRIPT), target.url]
+
+
+def environment(target: Target, *, compare: bool = False) -> dict[str, str]:
+    """What `post.lua` reads."""
+    headers = {"content-type": "application/json", **target.headers}
+    return {
+        **os.environ,
+        "BENCH_BODY": target.body,
+        "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in headers.items()),
+        "BENCH_EXPECT": target.expect if compare else "",
+    }
