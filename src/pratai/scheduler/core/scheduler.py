@@ -97,6 +97,8 @@ class Scheduler:
         if not invoke.journalled and self.queues.sync_count(queue.key) >= self._config.queue_max:
             self._refuse(queue, invoke, effects)
             return
+        if self._place_at_once(queue, invoke, now_ms, effects):
+            return
         self.queues.push(queue, self._hold(invoke))
         self._dispatch(now_ms, effects)
         if invoke.request_id in self.queues:
@@ -173,6 +175,20 @@ class Scheduler:
         effects.extend(Wake(due_ms) for due_ms in nexts if due_ms is not None)
 
     # decisions
+
+    def _place_at_once(
+        self, queue: FunctionQueue, invoke: Invoke, now_ms: int, effects: list[Effect]
+    ) -> bool:
+        """The usual case, without a turn in the ring: nothing waits anywhere and there is room."""
+        if len(self.queues) or not queue.has_room or (self.draining and not invoke.reply_to):
+            return False
+        node = self.placement.choose(invoke.version_id)
+        if node is None:
+            return False
+        queue.running += 1
+        node.spend(invoke.version_id, invoke.request_id)
+        self._lease(invoke, node.node_id, now_ms, effects)
+        return True
 
     def _dispatch(self, now_ms: int, effects: list[Effect]) -> None:
         """Place what may run while there is credit."""
