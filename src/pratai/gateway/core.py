@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from pratai.config import schema
 from pratai.core.deadlines import Deadlines
 from pratai.core.effects import Answer, Count, Effect, Send, StreamChunk, Wake
@@ -51,6 +53,8 @@ class Gateway:
         refusal = self._refusal(invoke, size)
         if refusal is not None:
             effects.append(Answer(refusal))
+            if invoke.journalled:  # accepted already: it runs, and its key finds the result
+                effects.append(Send("scheduler", replace(invoke, reply_to="")))
             return
         self.waiting[invoke.request_id] = size
         self.waiting_bytes += size

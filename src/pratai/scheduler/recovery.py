@@ -22,6 +22,8 @@ def recovered(invocation: Invocation, recoveries_max: int) -> Invoke | Outcome:
             attempt=attempt,
             node_id="",
             namespace=invocation.namespace,
+            function=invocation.function,
+            version_id=invocation.version_id,
             outcome="discarded",
             failure=Failure(
                 code="recoveries_exhausted",
