@@ -32,6 +32,7 @@ _LINES = "application/x-ndjson"
 #: Results of these types are neither awaited nor iterated.
 _PLAIN = frozenset({dict, list, tuple, str, int, float, bool, bytes, type(None)})
 
+_from_json = json.JSONDecoder().decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -105,7 +106,7 @@ class Worker:
         while (frame := self.channel.next()) is not None:
             kind, meta, payload = frame
             if kind == frames.EVENT:
-                self._handle(entry, json.loads(meta), payload)
+                self._handle(entry, _from_json(meta.decode()), payload)
             elif kind == frames.SHUTDOWN:
                 return
 
@@ -254,7 +255,7 @@ def _decode(content_type: str, payload: bytes) -> Any:
     if not payload:
         return None
     try:
-        return json.loads(payload)
+        return _from_json(payload.decode())
     except ValueError as error:
         raise EventUnreadable(f"the event is not JSON: {error}") from None
 
