@@ -6,7 +6,7 @@ Glue between parts that do not know each other; decisions are elsewhere.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 import structlog
@@ -28,7 +28,20 @@ from pratai.wire.messages import DrainNode, Outcome
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from pratai.up.supervisor import Platform
+    from pratai.collector.service import CollectorService
+    from pratai.config.schema import Config
+    from pratai.core.leases import Leases
+    from pratai.driver.base import Fingerprint
+    from pratai.gateway.auth import KeyRing
+    from pratai.gateway.catalog import Catalog
+    from pratai.gateway.service import GatewayService
+    from pratai.log import CanonicalLog
+    from pratai.metrics import Durations, Scrape
+    from pratai.node.service import NodeService
+    from pratai.packages.directory import Packages
+    from pratai.scheduler.service import SchedulerService
+    from pratai.store.base import Store
+    from pratai.transport.memory import MemoryTransport
 
 _log = structlog.get_logger("pratai.up")
 #: Functions made ready at start, newest change first; further ones at their first call.
@@ -38,10 +51,39 @@ PAGE = 200
 _DESTINATION = "function:"
 
 
+class Running(Protocol):
+    """What the API needs of a platform that runs."""
+
+    config: Config
+    store: Store
+    transport: MemoryTransport
+    durations: Durations
+    leases: Leases
+    canonical: CanonicalLog
+    catalog: Catalog
+    keys: KeyRing
+    packages: Packages
+    gateway: GatewayService
+    scheduler: SchedulerService
+    collector: CollectorService
+    node: NodeService
+    fingerprint: Fingerprint
+    scrape: Scrape
+    url: str
+
+    def version_changed(self, version_id: str, keep_warm: int, replaced_id: str) -> None:
+        """A deployment moved `$LATEST`."""
+        ...
+
+    def version_deleted(self, version_id: str) -> None:
+        """A version is gone."""
+        ...
+
+
 class ApiParts:
     """The API's view of a platform."""
 
-    def __init__(self, running: Platform) -> None:
+    def __init__(self, running: Running) -> None:
         self._running = running
         #: {version id: keep_warm} of what `$LATEST` meant at the last deployment, by function.
         self._latest: dict[tuple[str, str], str] = {}
