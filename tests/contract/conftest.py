@@ -121,7 +121,9 @@ class Instance:
 
     @property
     def pid(self) -> int:
-        pid: int = self.world.driver._instances[self.id].pid  # type: ignore[attr-defined]
+        made = self.world.driver._instances[self.id]  # type: ignore[attr-defined]
+        self.world.until(lambda: made.pid)
+        pid: int = made.pid
         return pid
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -167,13 +168,13 @@ def test_close_leaves_no_process_and_no_file(world):
     world.run(world.driver.prepare(world.spec(name="g")))
     for name in ("f", "g"):
         instance = world.start(
-            "def main(payload):\n    open('/tmp/left', 'w').write('x')\n    return 1\n", name=name
+            "import tempfile\ndef main(p):\n    tempfile.mkdtemp()\n    return 1\n", name=name
         )
         assert instance.call().value == 1
 
     world.run(world.driver.close())
 
-    assert processes.marked(world.driver._mark) == set()
+    assert marked(world) == set()
     assert list((world.state_dir / "instances").iterdir()) == []
 
 
@@ -197,9 +198,13 @@ SPAWNS = """
     """
 
 
+def marked(world) -> set[int]:
+    return processes.marked(world.driver._mark, world.driver._users.given())
+
+
 def sleepers(world) -> list[int]:
     found = []
-    for pid in processes.marked(world.driver._mark):
+    for pid in marked(world):
         command = processes._read(f"/proc/{pid}/cmdline")
         if command.startswith((b"sleep", b"/bin/sleep")) and not processes._is_zombie(pid):
             found.append(pid)
@@ -280,18 +285,19 @@ def test_an_instance_dies_with_the_node(world, tmp_path):
         [sys.executable, str(script), str(tmp_path / "other")], stdout=subprocess.PIPE, text=True
     )
     assert node.stdout is not None
-    mark = node.stdout.readline().strip()
-    assert len(processes.marked(mark)) >= 3
+    pids = json.loads(node.stdout.readline())
+    assert len(pids) == 3
+    assert not any(processes._is_zombie(pid) for pid in pids)
 
     node.kill()
     node.wait()
     node.stdout.close()
 
-    world.until(lambda: not any(not processes._is_zombie(p) for p in processes.marked(mark)))
+    world.until(lambda: all(processes._is_zombie(pid) for pid in pids))
 
 
 NODE = """
-import asyncio, os, sys
+import asyncio, json, os, sys
 from pratai.config.schema import Driver, Node
 from pratai.driver.base import InstanceSpec
 from pratai.driver.registry import create_driver
@@ -301,7 +307,7 @@ from pratai.wire import frames
 class Listener:
     def on_frame(self, instance_id, kind, meta, payload):
         if kind == frames.RESULT:
-            print(driver._mark, flush=True)
+            print([driver._base.process.pid, *json.loads(payload)], flush=True)
         else:
             event = frames.EventMeta(request_id="r", deadline_ms=0)
             driver.send(instance_id, frames.encode(frames.EVENT, event, b"1"))
@@ -312,8 +318,9 @@ async def main():
     root = sys.argv[1]
     os.makedirs(root + "/code")
     with open(root + "/code/main.py", "w") as file:
-        file.write("import subprocess\\ndef main(p):\\n"
-                   "    subprocess.Popen(['/bin/sleep', '600'], start_new_session=True)\\n")
+        file.write("import os, subprocess\\ndef main(p):\\n"
+                   "    child = subprocess.Popen(['/bin/sleep', '600'], start_new_session=True)\\n"
+                   "    return [os.getpid(), child.pid]\\n")
     version = Version(namespace="default", name="f", number=1, digest="", package_bytes=1, layer="",
                       config=FunctionConfig(handler="main:main"), created_at_ms=0)
     spec = InstanceSpec(instance_id="i", version=version, code_dir=root + "/code", layer_dir="",
@@ -342,7 +349,7 @@ def test_preparing_an_import_without_end_gives_up_and_leaves_nothing(world):
 
     assert len(world.driver._prepared) == 0
     world.until(lambda: world.driver._zygotes == {})
-    world.until(lambda: len(processes.marked(world.driver._mark)) == 1)
+    world.until(lambda: len(marked(world)) == 1)
 
 
 def test_a_stuck_zygote_does_not_keep_an_instance_alive(world):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.contract.conftest import World
 
-from pratai.driver.process import processes
+from pratai.driver.process import processes, sandbox
 from pratai.runtimes import catalog
 from pratai.wire import frames
 
@@ -29,6 +30,11 @@ def load_runtime_module(name: str):
         sys.modules["_pratai_runtime_test"] = package
         spec.loader.exec_module(package)
     return importlib.import_module(f"_pratai_runtime_test.{name}")
+
+
+def needs_mounts(world) -> None:
+    if not world.driver._walls.mounts:
+        pytest.skip("this machine permits no mount namespaces")
 
 
 # the frames
@@ -657,6 +663,7 @@ def test_an_environment_of_any_size_is_passed(world):
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_tmp_is_private_to_an_instance_and_removed_with_it(world, prepared):
+    needs_mounts(world)
     code = """
         import os, tempfile
         def main(p):
@@ -680,6 +687,7 @@ def test_tmp_is_private_to_an_instance_and_removed_with_it(world, prepared):
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_siblings_cannot_find_each_others_files(world, prepared):
+    needs_mounts(world)
     code = """
         import os
         def main(p):
@@ -700,6 +708,7 @@ def test_siblings_cannot_find_each_others_files(world, prepared):
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_code_cannot_be_changed_by_the_function(world, prepared):
+    needs_mounts(world)
     code = """
         import os
         def main(p):
@@ -775,7 +784,7 @@ def test_a_prepared_version_is_forked_with_its_module_imported(world):
         ),
         ("import socket\ns = socket.socket()", "open files"),
         ("import subprocess\nsubprocess.Popen(['/bin/sleep', '600'])", "processes"),
-        ("open('/tmp/cache', 'w').close()", "/tmp"),
+        ("import os\nopen(os.environ['TMPDIR'] + '/cache', 'w').close()", "/tmp"),
         ("1 / 0", "import_error"),
     ],
 )
@@ -785,7 +794,6 @@ def test_a_module_that_may_not_be_forked_is_imported_by_each_instance(world, cod
 
     world.run(world.driver.prepare(spec))
 
-    assert world.driver._prepared.is_unfit(spec)
     assert any(reason in why for why in world.driver._prepared.unfit.values())
     world.until(lambda: world.driver._zygotes == {})
     if "1 / 0" not in code:
@@ -919,6 +927,7 @@ def test_the_catalog_lists_the_interpreter_of_this_machine():
 
 @as_root
 def test_without_user_namespaces_instances_still_have_a_private_tmp(world):
+    needs_mounts(world)
     world.driver._walls = msgspec.structs.replace(world.driver._walls, mounts="root")
     code = "import os\ndef main(p):\n    open('/tmp/x', 'w')\n    return os.listdir('/tmp')"
     world.run(world.driver.prepare(world.spec(code)))
@@ -927,3 +936,34 @@ def test_without_user_namespaces_instances_still_have_a_private_tmp(world):
 
     assert [one.call().value, two.call().value] == [["x"], ["x"]]
     assert not made_by_zygote(world, one)
+
+
+@as_root
+def test_without_mount_namespaces_functions_read_what_only_root_could_walk_to(
+    tmp_path, monkeypatch
+):
+    walls = msgspec.structs.replace(sandbox.probe(), mounts="")
+    monkeypatch.setattr(sandbox, "probe", lambda: walls)
+    os.chmod(tmp_path, 0o700)
+    world = World("process", "asyncio", tmp_path)
+    code = """
+        import colorsys, dep, os, pathlib, tempfile
+        def main(p):
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(b"x")
+            here = pathlib.Path(__file__).resolve().parent
+            return [os.getuid(), (here / "data.txt").read_text(), dep.X]
+        """
+    files = {"main.py": code, "data.txt": "shipped"}
+    try:
+        plain = world.start(files, layer={"dep.py": "X = 1"})
+        world.run(world.driver.prepare(world.spec(files, layer={"dep.py": "X = 1"})))
+        forked = world.start(files, layer={"dep.py": "X = 1"})
+
+        assert plain.call().value == forked.call().value
+        assert plain.call().value[0] >= 600_000
+        assert plain.call().value[1:] == ["shipped", 1]
+        assert made_by_zygote(world, forked)
+    finally:
+        world.close()
+    assert not os.path.exists(world.driver._reachable.root)

@@ -15,9 +15,12 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import structlog
 
 from pratai.config.schema import Driver as DriverConfig
@@ -25,8 +28,9 @@ from pratai.driver.base import Fingerprint, InstanceSpec, InstanceStats, Listene
 from pratai.driver.process import processes, sandbox
 from pratai.driver.process.instance import Instance
 from pratai.driver.process.prepared import Prepared, PreparedZygotes
+from pratai.driver.process.reachable import Reachable
 from pratai.driver.process.users import Users
-from pratai.driver.process.zygote import Zygote, control_pair, spawn_base
+from pratai.driver.process.zygote import Zygote, base_executable, control_pair, spawn_base
 from pratai.errors import PlatformError
 from pratai.runtimes import catalog
 from pratai.wire import frames
@@ -59,6 +63,9 @@ class ProcessDriver:
         self._bootstrap = bootstrap
         #: Carried by every process of this driver, so that leftovers of an earlier one are found.
         self._mark = hashlib.sha256(self._state_dir.encode()).hexdigest()[:24]
+        self._executable = base_executable()
+        #: Where functions read what only root could walk to; None = mounts show it to them.
+        self._reachable: Reachable | None = None
         self._walls = sandbox.Walls(own_user=False, mounts="", blocked_parent="", prefix="")
         self._users = Users(config.uid_first, config.uid_count, seed=int(self._mark[:8], 16))
         self._listener: Listener | None = None
@@ -71,6 +78,7 @@ class ProcessDriver:
         self._zygotes: dict[str, Prepared] = {}
         self._prepared = PreparedZygotes(zygotes_max)
         self._zygote_count = 0
+        self._reach_lock = threading.Lock()
         self._closing = False
 
     async def open(self, listener: Listener) -> None:
@@ -82,12 +90,8 @@ class ProcessDriver:
         await self.recover()
         _raise_open_files()
         self._walls = sandbox.probe()
-        if self._walls.obstacle:
-            raise PlatformError(
-                self._walls.obstacle,
-                next_step="Install Python where every user can read it, or permit mount "
-                "namespaces (CAP_SYS_ADMIN).",
-            )
+        if self._walls.own_user and not self._walls.mounts:
+            await asyncio.to_thread(self._make_reachable)
         self._ensure_base()
         assert self._base_ready is not None
         async with _within(_BASE_WAIT_S, "the base zygote did not start"):
@@ -115,6 +119,7 @@ class ProcessDriver:
         if process is not None:
             await asyncio.to_thread(_await_end, process)
         await asyncio.to_thread(self._clean)
+        self._base = None
 
     async def recover(self) -> list[str]:
         """Kill what an earlier process of this data directory left; nothing is adopted."""
@@ -133,6 +138,7 @@ class ProcessDriver:
 
     async def prepare(self, spec: InstanceSpec) -> None:
         """Import the version's module in a zygote of its own, if its instances may be forked."""
+        spec = await self._reach(spec)
         if self._walls.mounts == "root" or self._prepared.is_unfit(spec):
             return
         prepared = self._prepared.fitting(spec)
@@ -150,6 +156,7 @@ class ProcessDriver:
         """Fork an instance from the zygote that fits best."""
         if self._listener is None or self._closing:
             raise PlatformError("the driver is not open", next_step="Open it first.")
+        spec = await self._reach(spec)
         prepared = self._prepared.fitting(spec)
         if prepared is not None and not prepared.zygote.ready:
             prepared = None
@@ -234,6 +241,33 @@ class ProcessDriver:
             zygote.process.kill()
             zygote.close()
 
+    def _make_reachable(self) -> None:
+        reachable = Reachable(os.path.join(tempfile.gettempdir(), f"pratai-{self._mark}"))
+        reachable.open()
+        self._instances_dir = os.path.join(reachable.root, "instances")
+        os.mkdir(self._instances_dir, mode=0o711)
+        if self._walls.blocked_parent:
+            self._executable = reachable.interpreter(self._walls.prefix, base_executable())
+        self._reachable = reachable
+
+    async def _reach(self, spec: InstanceSpec) -> InstanceSpec:
+        """The spec with directories that the function's user can walk to."""
+        if self._reachable is None:
+            return spec
+        code_dir, layer_dir = await asyncio.to_thread(self._reach_now, spec)
+        return msgspec.structs.replace(spec, code_dir=code_dir, layer_dir=layer_dir)
+
+    def _reach_now(self, spec: InstanceSpec) -> tuple[str, str]:
+        assert self._reachable is not None
+        with self._reach_lock:
+            code_dir = self._reachable.path(spec.code_dir, self._dirs_in_use)
+            return code_dir, self._reachable.path(spec.layer_dir, self._dirs_in_use)
+
+    def _dirs_in_use(self) -> list[str]:
+        specs = [i.spec for i in list(self._instances.values())]
+        specs += [p.spec for p in list(self._zygotes.values())]
+        return [d for s in specs for d in (s.code_dir, s.layer_dir)]
+
     def _ensure_base(self) -> Zygote:
         if self._base is not None and not self._base.gone:
             return self._base
@@ -249,7 +283,7 @@ class ProcessDriver:
         ours, theirs = control_pair()
         self._base_ready = loop.create_future()
         with theirs:
-            process = spawn_base(self._bootstrap, theirs, self._mark)
+            process = spawn_base(self._executable, self._bootstrap, theirs, self._mark)
         self._base = Zygote("base", ours, on_message=self._on_message, on_gone=self._on_zygote_gone)
         self._base.process = process
         return self._base
@@ -314,7 +348,7 @@ class ProcessDriver:
         if zygote.process is not None:
             zygote.process.kill()
             zygote.process.wait()
-        found = processes.kill_marked(self._mark)
+        found = processes.kill_marked(self._mark, self._users.given())
         _log.error("base_zygote_gone", instances=len(self._instances), killed=found)
 
     def _on_instance_gone(self, instance: Instance) -> None:
@@ -357,12 +391,14 @@ class ProcessDriver:
 
     def _clean(self) -> None:
         """Kill marked processes and remove private directories. Only while nothing runs."""
-        killed = processes.kill_marked(self._mark)
+        killed = processes.kill_marked(self._mark, self._users.given())
         if killed:
             _log.warning("leftovers_killed", processes=killed)
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self._instances_dir):
                 _remove_tree(entry.path)
+        if self._reachable is not None:
+            self._reachable.remove()
 
 
 def _remove_tree(path: str) -> None:

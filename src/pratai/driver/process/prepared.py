@@ -27,6 +27,7 @@ class Prepared:
     """The zygote of one version, from the moment it was asked for."""
 
     def __init__(self, spec: InstanceSpec, zygote: Zygote, tmp_dir: str) -> None:
+        self.spec = spec
         self.version_id = spec.version.version_id
         self.signature = signature(spec)
         self.zygote = zygote

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 _ROUNDS_MAX = 50
 _TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
@@ -36,24 +36,33 @@ def kill_below(pid: int) -> None:
         seen |= fresh
 
 
-def marked(mark: str) -> set[int]:
-    """Processes whose first environment carries `PRATAI_MARK=mark`."""
+def marked(mark: str, uids: Collection[int] = ()) -> set[int]:
+    """Processes whose first environment carries `PRATAI_MARK=mark`.
+
+    Where it may not be read, for want of CAP_SYS_PTRACE, those of these users.
+    """
     wanted = f"PRATAI_MARK={mark}".encode()
     found: set[int] = set()
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        data = _read(f"/proc/{name}/environ")
-        if wanted in data.split(b"\0"):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                ours = wanted in file.read().split(b"\0")
+        except PermissionError:
+            ours = _uid(int(name)) in uids
+        except OSError:
+            continue
+        if ours:
             found.add(int(name))
     return found
 
 
-def kill_marked(mark: str) -> int:
+def kill_marked(mark: str, uids: Collection[int] = ()) -> int:
     """Kill whatever carries this mark, until nothing does; how many were found."""
     count = 0
     for _ in range(_ROUNDS_MAX):
-        found = {pid for pid in marked(mark) if not _is_zombie(pid)}
+        found = {pid for pid in marked(mark, uids) if not _is_zombie(pid)}
         if not found:
             break
         count += len(found)
@@ -83,6 +92,13 @@ def cpu_us(pid: int) -> int:
     """Processor time that a process has used, its ended children included."""
     fields = _stat(pid)
     return sum(int(value) for value in fields[11:15]) * _TICK_US if fields else 0
+
+
+def _uid(pid: int) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
 
 
 def _is_zombie(pid: int) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 
 from pratai.config.schema import Driver as DriverConfig
 from pratai.driver.base import InstanceSpec
+from pratai.driver.process.reachable import blocked_parent
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 #: Memory of the interpreter and of thread stacks, beyond what the function was promised.
@@ -37,8 +38,6 @@ class Walls(msgspec.Struct, frozen=True, kw_only=True):
     blocked_parent: str
     #: Directory of the interpreter with its standard library.
     prefix: str
-    #: Why no function can run here; "" if they can.
-    obstacle: str = ""
     #: What is missing, one sentence each.
     degraded: list[str] = []
 
@@ -79,14 +78,11 @@ def probe() -> Walls:
     degraded.append("no cgroups: memory is limited for each process, processor time is not")
     degraded.append("no network and process namespaces: functions see other processes and ports")
     prefix = os.path.realpath(sys.base_prefix)
-    blocked = _blocked_parent(prefix) if root else ""
-    obstacle = f"only root may enter {blocked}, below which Python is installed"
     return Walls(
         own_user=root,
         mounts=mounts,
-        blocked_parent=blocked,
+        blocked_parent=blocked_parent(prefix) if root else "",
         prefix=prefix,
-        obstacle=obstacle if blocked and not mounts else "",
         degraded=degraded,
     )
 
@@ -140,16 +136,6 @@ def runtime_spec(spec: InstanceSpec, sandbox: SandboxSpec, *, kind: str) -> dict
 def _kernel() -> tuple[int, int]:
     major, minor = platform.release().split(".")[:2]
     return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
-
-
-def _blocked_parent(path: str) -> str:
-    """The topmost directory above `path` that other users may not walk through."""
-    current = "/"
-    for part in path.strip("/").split("/"):
-        current = os.path.join(current, part)
-        if not os.stat(current).st_mode & 0o001:
-            return current
-    return ""
 
 
 def _succeeds(flags: int, *, uid: int) -> bool:

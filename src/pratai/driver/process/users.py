@@ -27,6 +27,10 @@ class Users:
         self._uids[version_id] = uid
         return uid
 
+    def given(self) -> set[int]:
+        """Every user id that a version has now."""
+        return set(self._uids.values())
+
     def _free(self, in_use: Callable[[str], bool]) -> int:
         if len(self._uids) < self._count:
             taken = set(self._uids.values())

@@ -112,14 +112,20 @@ class Zygote:
         self._on_gone(self)
 
 
+def base_executable() -> str:
+    """The interpreter itself: a virtual environment's would show functions what is in it."""
+    return getattr(sys, "_base_executable", "") or sys.executable
+
+
 def control_pair() -> tuple[socket.socket, socket.socket]:
     """(ours, the zygote's): message boundaries are kept, descriptors can be passed."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def spawn_base(bootstrap: str, control: socket.socket, mark: str) -> subprocess.Popen[bytes]:
+def spawn_base(
+    executable: str, bootstrap: str, control: socket.socket, mark: str
+) -> subprocess.Popen[bytes]:
     """Start the base zygote of the Python runtime with an environment that says nothing of ours."""
-    executable = getattr(sys, "_base_executable", "") or sys.executable
     try:
         return subprocess.Popen(
             [executable, "-I", "-S", bootstrap, str(control.fileno())],
