@@ -57,7 +57,7 @@ MIB = 1 << 20
 
 def node(**config: Any) -> Checked[Node]:
     """A node with nothing on it."""
-    return Checked(Node(schema.Node(**config), "n1", slots=64, memory_mb=1_024))
+    return Checked(Node(schema.Node(**config), "n1", memory_mb=1_024))
 
 
 def given(*messages: Message, **config: Any) -> Checked[Node]:
@@ -367,6 +367,17 @@ def test_a_full_node_gives_up_an_idle_instance_of_another_version() -> None:
 
     assert [stop.instance_id for stop in of_kind(effects, Stop)] == ["n1-1"]
     assert starts(effects) == ["n1-2"]
+
+
+def test_evicted_instances_that_are_not_gone_yet_do_not_count_as_instances() -> None:
+    """Steps: room is made twice before the first evicted instance has exited."""
+    checked = warmed(2, instances_max=2)
+    for name in ("g", "h"):
+        checked.handle(dispatch(f"{name}1", name))
+        checked.handle(Prepared(version_id=f"default/{name}/1"))
+
+    states = [instance.state for instance in checked.pool.instances.values()]
+    assert sorted(states) == ["draining", "draining", "starting", "starting"]
 
 
 # deadlines

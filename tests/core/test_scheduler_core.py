@@ -478,3 +478,12 @@ def test_nothing_is_kept_of_what_ended() -> None:
 
     assert (len(scheduler.queues), len(scheduler.leases), scheduler.payload_bytes) == (0, 0, 0)
     assert scheduler.queues.functions == 0
+
+
+def test_a_function_whose_calls_were_cancelled_while_one_ran_is_forgotten_with_it() -> None:
+    scheduler = given(joined(), *(invoke(f"r{number}", concurrency_max=1) for number in range(3)))
+    scheduler.handle(Cancel(request_id="r1"))
+    scheduler.handle(Cancel(request_id="r2"))
+
+    assert free(scheduler, "r0") == []
+    assert scheduler.queues.functions == 0

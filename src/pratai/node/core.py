@@ -64,10 +64,9 @@ KEPT_LOOK_MS_MIN = 1_000
 class Node:
     """Decides which instance runs which dispatch. Performs no I/O."""
 
-    def __init__(self, config: schema.Node, node_id: str, *, slots: int, memory_mb: int) -> None:
+    def __init__(self, config: schema.Node, node_id: str, *, memory_mb: int) -> None:
         self._config = config
         self.node_id = node_id
-        self._slots = slots
         self._memory_bytes_max = memory_mb << 20
         self.pool = Pool()
         #: {request_id: Held} of every dispatch not yet answered.
@@ -478,7 +477,7 @@ class Node:
     def check(self) -> None:
         """All invariants."""
         self.pool.check(self.held, self._config.depth)
-        assert len(self.pool.instances) <= self._config.instances_max + self._slots
+        assert sum(pool.alive for pool in self.pool.versions.values()) <= self._config.instances_max
         for request_id in self.held:
             assert request_id in self._deadlines
 

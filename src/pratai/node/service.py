@@ -61,7 +61,7 @@ class NodeService(Runner):
         transport: Transport,
         fetch: Fetch,
     ) -> None:
-        self.core = Node(config, node_id, slots=capacity.slots, memory_mb=capacity.memory_mb)
+        self.core = Node(config, node_id, memory_mb=capacity.memory_mb)
         super().__init__(self.core, transport)
         self._config = config
         self.node_id = node_id

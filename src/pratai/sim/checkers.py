@@ -36,8 +36,11 @@ class Waiting(msgspec.Struct):
 class Checkers:
     """Watches callers, attempts and outcomes of one run."""
 
-    def __init__(self, answer_grace_ms: int) -> None:
+    def __init__(self, answer_grace_ms: int, *, faults: bool) -> None:
         self._answer_grace_ms = answer_grace_ms
+        #: Without faults nothing may need repair: neither leases that expire nor the deadline of a
+        #: gateway, which would hide that somebody forgot something.
+        self._faults = faults
         #: {request_id: caller} of those not answered yet.
         self.waiting: dict[str, Waiting] = {}
         self._answered: set[str] = set()
@@ -74,6 +77,10 @@ class Checkers:
         if now_ms > caller.due_ms:
             late_ms = now_ms - caller.due_ms
             raise Broken(f"{request_id} was answered {late_ms} ms too late", request_id)
+        failure = result.failure
+        unsaid = failure is not None and failure.code == "timed_out" and not failure.stage
+        if unsaid and not self._faults:
+            raise Broken(f"{request_id} was answered by nobody but its gateway", request_id)
         if result.outcome == "succeeded" and result.payload != request_id.encode():
             raise Broken(f"{request_id} was answered with {result.payload!r}", request_id)
 
@@ -104,6 +111,8 @@ class Checkers:
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Dispatch):
                 self._dispatched(effect.message, effect.to.removeprefix("node:"))
+            elif isinstance(effect, Send) and isinstance(effect.message, Outcome):
+                self._given_up(effect.message)
             elif isinstance(effect, RecordRetry):
                 outcome = effect.outcome
                 assert isinstance(outcome, Outcome)
@@ -125,6 +134,12 @@ class Checkers:
         allowed = 1 if accepted is None else accepted.attempts_max
         if count > allowed + self._losses.get(request_id, 0):
             raise Broken(f"{request_id} was dispatched {count} times", request_id)
+
+    def _given_up(self, outcome: Outcome) -> None:
+        """The scheduler speaks for a node that did not say how an attempt ended."""
+        if outcome.node_id and not self._faults:
+            request_id = outcome.request_id
+            raise Broken(f"{request_id} was forgotten by {outcome.node_id}", request_id)
 
     def _to_be_recorded(self, outcome: Outcome) -> None:
         request_id = outcome.request_id

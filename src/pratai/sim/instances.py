@@ -12,7 +12,7 @@ from pratai.model.invocation import Failure
 from pratai.model.node import Capacity
 from pratai.node.core import Node
 from pratai.sim.process import Process, Stage
-from pratai.sim.workload import Function
+from pratai.sim.workload import SPIKE_MS_MAX, Function
 from pratai.wire.instance import (
     Answered,
     Drain,
@@ -59,9 +59,7 @@ class NodeProcess(Process):
         functions: Mapping[str, Function],
         chance: Random,
     ) -> None:
-        self.core = Node(
-            stage.config.node, node_id, slots=capacity.slots, memory_mb=capacity.memory_mb
-        )
+        self.core = Node(stage.config.node, node_id, memory_mb=capacity.memory_mb)
         super().__init__(stage, f"node:{node_id}", self.core)
         self.node_id = node_id
         self._capacity = capacity
@@ -147,6 +145,8 @@ class NodeProcess(Process):
     def _begin(self, instance: Instance) -> None:
         function = instance.function
         run_ms = self._chance.randint(*function.run_ms)
+        if self._chance.random() < function.spikes:
+            run_ms = self._chance.randint(1, SPIKE_MS_MAX)
         lot = self._chance.random()
         if lot < function.hangs:
             return

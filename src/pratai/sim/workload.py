@@ -10,6 +10,7 @@ from pratai.model.invocation import Invocation
 from pratai.wire.messages import Invoke
 
 NAMESPACE = "default"
+SPIKE_MS_MAX = 120
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     raises: float = 0.02
     crashes: float = 0.01
     hangs: float = 0.0
+    #: Events that take up to `SPIKE_MS_MAX`, whatever `run_ms` says.
+    spikes: float = 0.0
     init_fails: float = 0.01
     driver_fails: float = 0.01
     #: Share of its invocations that are synchronous.
@@ -41,6 +44,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
 FUNCTIONS: tuple[Function, ...] = (
     Function(name="quick", run_ms=(0, 1)),
     Function(name="quick_async", run_ms=(0, 1), sync=0.0),
+    Function(name="spiky", run_ms=(0, 0), spikes=0.05, crashes=0.04, hangs=0.01),
     Function(name="slow", run_ms=(20, 300)),
     Function(name="uneven", run_ms=(0, 120), hangs=0.05, timeout_ms=300),
     Function(name="limited", run_ms=(5, 40), concurrency_max=1),
@@ -70,7 +74,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(chance: Random, count: int, start_ms: int) -> list[Call]:
     """The calls of one run, in order of time: single ones and bursts of a few functions."""
-    functions = chance.sample(FUNCTIONS, chance.randint(2, 5))
+    functions = chance.sample(FUNCTIONS, chance.randint(1, 5))
     calls: list[Call] = []
     at_ms = start_ms
     while len(calls) < count:

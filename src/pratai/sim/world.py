@@ -68,7 +68,7 @@ class World:
         self.network = Network(self.timeline, self.chance)
         self.journal = Journal()
         self.config = _config(self.chance)
-        self.checkers = Checkers(self.config.gateway.deadline_grace_ms)
+        self.checkers = Checkers(self.config.gateway.deadline_grace_ms, faults=faults)
         self._faults = faults
         self._functions = {function.version_id: function for function in FUNCTIONS}
         self._plan = plan(self.chance, calls, self.timeline.now_ms + 50)
@@ -137,7 +137,8 @@ class World:
                 raise self._left_over()
             self.timeline.run_until(self.timeline.now_ms + SLICE_MS)
         self._keep_nothing_warm()
-        self.timeline.run_until(self.timeline.now_ms + 2 * self.config.node.idle_max_ms + 100)
+        rest_ms = 2 * self.config.node.idle_max_ms + self.config.scheduler.node_silence_max_ms
+        self.timeline.run_until(self.timeline.now_ms + rest_ms + SLICE_MS)
         for request_id, invocation in self.journal.invocations.items():
             if invocation.state == "done":
                 self.checkers.settled(request_id)

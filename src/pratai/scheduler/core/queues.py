@@ -157,7 +157,7 @@ class Queues:
 
     def offer(self, queue: FunctionQueue) -> None:
         """Give a queue a place in the ring if it has entries and none yet."""
-        if not queue.in_ring and (queue.waiting or queue.backlog):
+        if not queue.in_ring and (self.sync_count(queue.key) or self.async_count(queue.key)):
             queue.in_ring = True
             self._ring.append(queue)
 
@@ -216,6 +216,7 @@ class Queues:
             counted = self.sync_count(queue.key) + self.async_count(queue.key)
             assert counted == len(entries), f"{queue.key}: counted {counted}, has {len(entries)}"
             assert queue.running >= 0
-            assert queue.in_ring or not queue.waiting or not queue.has_room, f"{queue.key} waits"
+            waits = self.sync_count(queue.key) > 0 and queue.has_room
+            assert queue.in_ring or not waits, f"{queue.key} waits without a turn"
         assert live == len(self._queued)
         assert len(self._ring) == sum(queue.in_ring for queue in self._queues.values())
