@@ -35,6 +35,7 @@ _SUFFIX = "/invocations"
 #: Longest `Idempotency-Key` and `traceparent` that are taken.
 KEY_CHARS_MAX = 255
 TRACE_CHARS_MAX = 512
+TIMEOUT_DIGITS_MAX = 16
 
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -83,13 +84,13 @@ class Request:
             elif key == b"prefer":
                 self.prefer = value
             elif key == b"idempotency-key":
-                self.idempotency_key = value.decode("latin-1")
+                self.idempotency_key = value.decode("latin-1") or _refuse_empty("Idempotency-Key")
             elif key == b"pratai-timeout-ms":
-                self.timeout = value
+                self.timeout = value or b"empty"
             elif key == b"traceparent":
                 self.trace = value.decode("latin-1")[:TRACE_CHARS_MAX]
             elif key == b"pratai-namespace":
-                self.namespace = value.decode("latin-1")
+                self.namespace = value.decode("latin-1") or _refuse_empty("Pratai-Namespace")
         self.qualifier = _qualifier(scope["query_string"]) if scope["query_string"] else ""
 
     @property
@@ -101,11 +102,12 @@ class Request:
         """The caller's timeout, at most the function's own."""
         if not self.timeout:
             return version.config.timeout_ms
-        if not self.timeout.isdigit() or not 1 <= int(self.timeout[:10]) <= 900_000:
+        digits = self.timeout.isdigit() and len(self.timeout) <= TIMEOUT_DIGITS_MAX
+        if not digits or not 1 <= int(self.timeout) <= 900_000:
             raise InvalidField(
                 "Pratai-Timeout-Ms is not a number of milliseconds in 1..900000",
                 field="Pratai-Timeout-Ms",
-                value=self.timeout.decode("latin-1"),
+                value=self.timeout[:80].decode("latin-1"),
                 allowed="1..900000",
                 next_step="Send a whole number of milliseconds, or leave the header out.",
             )
@@ -114,7 +116,7 @@ class Request:
     def check_key(self) -> None:
         """Refuse an idempotency key that cannot be kept."""
         key = self.idempotency_key
-        if len(key) > KEY_CHARS_MAX or not key.isprintable():
+        if len(key) > KEY_CHARS_MAX or not (key.isascii() and key.isprintable()):
             raise InvalidField(
                 f"Idempotency-Key must be 1 to {KEY_CHARS_MAX} printable characters",
                 field="Idempotency-Key",
@@ -327,6 +329,16 @@ class App:
         if result.outcome != "succeeded":
             raise StreamBroken(result.failure.error_message if result.failure else result.outcome)
         await send({"type": "http.response.body", "body": b""})
+
+
+def _refuse_empty(header: str) -> str:
+    raise InvalidField(
+        f"{header} is empty",
+        field=header,
+        value="",
+        allowed="at least one character",
+        next_step=f"Give {header} a value, or leave it out.",
+    )
 
 
 def _is_json(content_type: str) -> bool:

@@ -31,7 +31,7 @@ class Gateway:
         self.waiting: dict[str, int] = {}
         self.waiting_bytes = 0
         self._deadlines = Deadlines()
-        #: {namespace/function: seconds} of functions whose backlog is full.
+        #: {namespace/function: seconds} of functions whose backlog is full; `/` = all together.
         self._full: dict[str, int] = {}
         self.draining = False
 
@@ -46,7 +46,8 @@ class Gateway:
 
     def backlog_wait_s(self, namespace: str, function: str) -> int:
         """Seconds until an async event of this function may be accepted; 0 = now."""
-        return self._full.get(f"{namespace}/{function}", 0)
+        full = self._full
+        return (full.get(f"{namespace}/{function}", 0) or full.get("/", 0)) if full else 0
 
     def _on_invoke(self, invoke: Invoke, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         size = len(invoke.payload or b"")

@@ -181,7 +181,7 @@ def encoded(problem: Problem) -> Answer:
 
 def _failure_status(outcome: OutcomeKind, failure: Failure) -> int:
     status = _STATUS[outcome]
-    if status == 502 and failure.fault == "platform":
+    if failure.fault == "platform" and (status == 502 or failure.code == "draining"):
         return 503
     if status == 502 and failure.fault == "caller":
         return 400

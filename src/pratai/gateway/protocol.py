@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from pratai.gateway.bounds import BoundedProtocol
 
 #: A head whose body does not come is written alone after this time.
 HOLD_S = 0.005
@@ -68,7 +68,7 @@ class HoldingTransport:
         return getattr(self._transport, name)
 
 
-class HoldingProtocol(HttpToolsProtocol):
+class HoldingProtocol(BoundedProtocol):
     """One HTTP connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -14,13 +14,13 @@ from pratai import ids
 from pratai.clock import monotonic_us, now_ms
 from pratai.config.schema import Config
 from pratai.core.effects import Answer, StreamChunk
-from pratai.errors import NotFound, Throttled
+from pratai.errors import NotFound, PrataiError, Throttled
 from pratai.gateway.calls import Call, finished_invocation, invoke_of, new_invocation
 from pratai.gateway.core import Gateway
 from pratai.log import CanonicalLine, CanonicalLog
 from pratai.metrics import Durations, count
 from pratai.model.function import Version
-from pratai.model.invocation import Invocation
+from pratai.model.invocation import Failure, Invocation
 from pratai.store.base import Accepted, Store
 from pratai.transport.base import Transport
 from pratai.transport.runner import Runner
@@ -267,7 +267,7 @@ class GatewayService(Runner):
         wait_s = self.core.backlog_wait_s(version.namespace, version.name)
         if wait_s:
             raise Throttled(
-                f"{self._config.scheduler.backlog_max} events of {version.name} wait already",
+                f"too many events of {version.name}, or of all functions, wait already",
                 next_step=f"Send it again in {wait_s} s.",
                 retry_after_s=wait_s,
             )
@@ -335,20 +335,32 @@ class GatewayService(Runner):
 
     async def _follow(self, call: Call, request_id: str) -> None:
         """Answer a call with what another one of the same key comes to."""
-        wait_s = FOLLOW_S
-        namespace = call.invoke.namespace
+        try:
+            result = await self._result_of_other(call, request_id)
+        except PrataiError as error:
+            failure = Failure(
+                code=error.code,
+                fault="platform",
+                error_message=error.detail,
+                next=error.next_step,
+            )
+            result = Result(request_id=request_id, outcome="crashed", failure=failure)
+        if call.result is None:
+            call.answer(result)
+
+    async def _result_of_other(self, call: Call, request_id: str) -> Result:
+        invoke, wait_s = call.invoke, FOLLOW_S
         while call.result is None:
-            found = await self._store.invocation(namespace, request_id)
+            found = await self._store.invocation(invoke.namespace, request_id)
             if found is None:
                 raise NotFound(f"invocation {request_id} is not kept any more")
             if found.state == "done":
-                call.answer(_result_of(found))
-                return
-            if now_ms() > call.invoke.deadline_ms:
-                call.answer(Result(request_id=request_id, outcome="timed_out"))
-                return
+                return _result_of(found)
+            if now_ms() > invoke.deadline_ms:
+                return Result(request_id=request_id, outcome="timed_out")
             await asyncio.sleep(wait_s)
             wait_s = min(FOLLOW_S_MAX, wait_s * 2)
+        return call.result  # its caller has gone
 
     @property
     def waiting(self) -> int:

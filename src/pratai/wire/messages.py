@@ -66,7 +66,9 @@ class Cancel(Message, frozen=True, kw_only=True):
 
 
 class Backlog(Message, frozen=True, kw_only=True):
-    """A function's backlog of asynchronous events became full, or has room again."""
+    """A backlog of asynchronous events became full, or has room again: a function's, or with
+    neither namespace nor function, that of all together.
+    """
 
     namespace: str
     function: str

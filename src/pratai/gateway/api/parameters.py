@@ -198,6 +198,17 @@ def _bad_moment(field: str, raw: str) -> InvalidField:
     return invalid(field, raw, MOMENT_ALLOWED)
 
 
+def _free(name: str, description: str) -> Parameter:
+    """A header of a standard that has what is not understood ignored, never refused."""
+    return Parameter(
+        name=name,
+        where="header",
+        schema={"type": "string"},
+        description=description,
+        parse=lambda _, raw: raw,
+    )
+
+
 NAME = text("name", "Name of the function.", where="path", pattern=NAME_PATTERN)
 ALIAS = text("alias", "Name of the alias.", where="path", pattern=ALIAS_PATTERN)
 REQUEST_ID = text(
@@ -249,7 +260,7 @@ PATH = text(
     chars_max=2_048,
 )
 INVOKE_HEADERS = (
-    text("Prefer", "`respond-async` for an async call (RFC 7240).", where="header"),
+    _free("Prefer", "`respond-async` for an async call (RFC 7240)."),
     text(
         "Idempotency-Key",
         "The same key and event: the same invocation.",
@@ -263,5 +274,5 @@ INVOKE_HEADERS = (
         least=1,
         most=900_000,
     ),
-    text("traceparent", "W3C trace context, given to the function.", where="header"),
+    _free("traceparent", "W3C trace context, given to the function."),
 )

@@ -37,6 +37,8 @@ from pratai.wire.messages import (
 
 #: Longest wait that a throttled caller is told.
 RETRY_AFTER_S_MAX = 60
+#: Wait that callers are told while all backlogs together are full.
+FULL_RETRY_AFTER_S = 5
 #: The backlog must fall below this share of its bound before gateways are told of room.
 BACKLOG_LOW = 0.9
 
@@ -58,6 +60,8 @@ class Scheduler:
         self._expiry = Deadlines()
         #: Bytes of async events held in memory; at most `payload_bytes_max` plus one event.
         self.payload_bytes = 0
+        #: Whether gateways were told that all backlogs together are full.
+        self.full_said = False
         self.draining = False
 
     def handle(self, message: Message, now_ms: int) -> list[Effect]:
@@ -301,6 +305,8 @@ class Scheduler:
             effects.append(Send("collector", outcome))
 
     def _tell_backlog(self, queue: FunctionQueue, effects: list[Effect]) -> None:
+        """Tell gateways when this function's backlog, or all of them together, fill or empty."""
+        self._tell_total(effects)
         count = self.queues.async_count(queue.key)
         bound = self._config.backlog_max
         full = count >= bound if not queue.full_said else count >= bound * BACKLOG_LOW
@@ -314,6 +320,15 @@ class Scheduler:
             full=full,
             retry_after_s=self._retry_after_s(queue, count - int(bound * BACKLOG_LOW)),
         )
+        effects.extend(Send(gateway, backlog) for gateway in self._gateways)
+
+    def _tell_total(self, effects: list[Effect]) -> None:
+        count, bound = len(self.queues), self._config.backlog_total_max
+        full = count >= bound if not self.full_said else count >= bound * BACKLOG_LOW
+        if full == self.full_said:
+            return
+        self.full_said = full
+        backlog = Backlog(namespace="", function="", full=full, retry_after_s=FULL_RETRY_AFTER_S)
         effects.extend(Send(gateway, backlog) for gateway in self._gateways)
 
     def _retry_after_s(self, queue: FunctionQueue, count: int) -> int:
