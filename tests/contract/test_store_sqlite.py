@@ -27,7 +27,13 @@ from pratai.store.base import (
     Retention,
 )
 from pratai.store.sqlite import SqliteStore, statements
-from pratai.store.sqlite.buffers import BYTES_MAX, Buffers
+from pratai.store.sqlite.buffers import (
+    BYTES_MAX,
+    LEASES_EVERY_US,
+    RECORDS_EVERY_US,
+    SAMPLE,
+    Buffers,
+)
 from pratai.store.sqlite.writes import LEASE, LOG, RECORD
 
 CHILD = """
@@ -206,6 +212,29 @@ def test_a_value_that_cannot_be_stored_fails_alone(path: Path) -> None:
     with_store(path, scenario)
 
 
+def test_a_large_batch_with_repetitions_answers_each_for_itself(path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        count = 2 * statements.ROWS_MAX + 3
+        await asyncio.gather(*[store.accept(invocation(f"r{n}")) for n in range(count)])
+        assert await store.record_outcome(outcome("r5"))
+        disk, first = await held(store)
+        given = [*range(count), 1, count - 1, count + 1]
+        answers = asyncio.gather(*[store.record_outcome(outcome(f"r{n}")) for n in given])
+        for request_id in ("r7", "s1", "s2", "s1"):
+            store.record(record(request_id, event=request_id.encode()))
+        await asyncio.sleep(0)
+        disk.let_go()
+        await first
+        assert await answers == [n != 5 for n in range(count)] + [False] * 3
+        await store.flush()
+        assert [item.request_id for item in await store.pending()] == ["first"]
+        assert await store.event("default", "s2") == b"s2"
+        assert await store.event("default", "r7") == b"{}", "what was journalled stays"
+        assert await store.verify() == []
+
+    with_store(path, scenario)
+
+
 def test_a_lease_whose_outcome_comes_first_is_never_written(path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         await store.accept(invocation("r1"))
@@ -243,39 +272,47 @@ def test_a_loop_that_never_rests_does_not_starve_the_writer_or_the_readers(path:
 
 
 def test_a_full_buffer_gives_up_successes_and_keeps_failures() -> None:
-    buffers = Buffers(3, successes=True)
-    for n in range(5):
+    buffers = Buffers(3, batch_max=100, successes=True)
+    for n in range(2 + 2 * SAMPLE):
         buffers.add_record(record(f"s{n}"))
-    assert buffers.dropped == 2
+    assert buffers.dropped == 2 * SAMPLE - 1, "the last place is filled by a sample"
     for n in range(4):
-        assert buffers.add_record(record(f"f{n}", "failed"))
-    assert not buffers.add_record(record("s9"))
-    taken = buffers.take(10)
+        buffers.add_record(record(f"f{n}", "failed"))
+    buffers.add_record(record("s9"))
+    taken = buffers.take(0, at_once=True)
     assert [(kind, item.request_id) for kind, item, _ in taken] == [
         (RECORD, "f1"),
         (RECORD, "f2"),
         (RECORD, "f3"),
     ]
-    assert buffers.dropped == 7
+    assert buffers.dropped == 2 * SAMPLE - 1 + 3 + 1 + 1
     assert len(buffers) == 0
 
 
+def test_of_successes_beyond_half_the_buffer_one_in_a_few_is_kept() -> None:
+    buffers = Buffers(20, batch_max=100, successes=True)
+    for n in range(10 + 5 * SAMPLE):
+        buffers.add_record(record(f"r{n}"))
+    kept = [int(item.request_id[1:]) for _, item, _ in buffers.take(0, at_once=True)]
+    assert kept == [*range(10), *range(9 + SAMPLE, 10 + 5 * SAMPLE, SAMPLE)]
+    assert buffers.dropped == 5 * (SAMPLE - 1)
+
+
 def test_buffers_are_bounded_in_bytes() -> None:
-    buffers = Buffers(1_000, successes=True)
+    buffers = Buffers(1_000, batch_max=100, successes=True)
     half = b"x" * (BYTES_MAX // 2)
-    assert buffers.add_record(record("s1", event=half))
-    assert buffers.add_record(record("s2", event=half))
-    assert not buffers.add_record(record("s3"[:2], event=half))
-    assert buffers.add_record(record("f1", "failed", event=half))
+    for n in range(3):
+        buffers.add_record(record(f"s{n}", event=half))
+    buffers.add_record(record("f1", "failed", event=half))
     buffers.add_logs([log("x")])
     assert buffers.dropped == 3
-    assert [item.request_id for _, item, _ in buffers.take(10)] == ["f1", "s2"]
+    assert [item.request_id for _, item, _ in buffers.take(0, at_once=True)] == ["f1", "s1"]
     buffers.add_logs([log("x")])
-    assert [kind for kind, _, _ in buffers.take(10)] == [LOG]
+    assert [kind for kind, _, _ in buffers.take(0, at_once=True)] == [LOG]
 
 
 def test_leases_and_logs_beyond_the_bound_are_dropped_and_counted() -> None:
-    buffers = Buffers(2, successes=True)
+    buffers = Buffers(2, batch_max=100, successes=True)
     for n in range(3):
         buffers.add_lease(
             LeaseRecord(namespace="a", request_id=f"r{n}", attempt=1, node_id="n", at_ms=1)
@@ -283,7 +320,55 @@ def test_leases_and_logs_beyond_the_bound_are_dropped_and_counted() -> None:
     buffers.add_logs([log("1"), log("2"), log("3"), log("4")])
     assert buffers.dropped == 3
     buffers.drop_lease("a", "r0")
-    assert [kind for kind, _, _ in buffers.take(10)] == [LEASE, LOG, LOG]
+    assert [kind for kind, _, _ in buffers.take(0, at_once=True)] == [LEASE, LOG, LOG]
+
+
+def test_records_leave_at_their_pace_and_leases_sooner() -> None:
+    buffers = Buffers(1_000, batch_max=10, successes=True)
+    assert buffers.add_record(record("r0"))
+    assert not buffers.add_record(record("r1")), "the writer is told once"
+    for n in range(2, 15):
+        buffers.add_record(record(f"r{n}"))
+    assert buffers.add_lease(
+        LeaseRecord(namespace="a", request_id="r", attempt=1, node_id="n", at_ms=1)
+    )
+    assert buffers.due_us(0) == LEASES_EVERY_US
+    assert buffers.take(LEASES_EVERY_US - 1) == []
+    assert [kind for kind, _, _ in buffers.take(LEASES_EVERY_US)] == [LEASE]
+    assert buffers.due_us(LEASES_EVERY_US) == RECORDS_EVERY_US
+    assert len(buffers.take(RECORDS_EVERY_US)) == 10
+    assert buffers.take(RECORDS_EVERY_US + 1) == []
+    assert buffers.due_us(RECORDS_EVERY_US + 1) == 2 * RECORDS_EVERY_US
+    assert len(buffers.take(2 * RECORDS_EVERY_US)) == 5
+    assert buffers.due_us(2 * RECORDS_EVERY_US) is None
+    assert buffers.add_record(record("later")), "the writer knows of nothing and is told again"
+
+
+def test_neither_logs_nor_successes_keep_the_other_waiting() -> None:
+    buffers = Buffers(1_000, batch_max=10, successes=True)
+    for n in range(20):
+        buffers.add_record(record(f"s{n}"))
+        buffers.add_logs([log("x")])
+    buffers.add_record(record("f", "failed"))
+    assert buffers.take(0) == []
+    kinds = [kind for kind, _, _ in buffers.take(RECORDS_EVERY_US)]
+    assert (kinds[0], kinds.count(RECORD), kinds.count(LOG)) == (RECORD, 5, 5)
+
+
+def test_best_effort_writes_never_make_the_loop_stop(path: Path) -> None:
+    async def scenario(store: SqliteStore) -> None:
+        assert store._writing is not None
+        turns = store._writing._turns
+        store.record(record("r1"))
+        store.append_logs([log("x")])
+        store.record_lease(
+            LeaseRecord(namespace="a", request_id="r", attempt=1, node_id="n", at_ms=1)
+        )
+        assert not turns._is_watching
+        await store.accept(invocation("r2"))
+        assert turns._is_watching
+
+    with_store(path, scenario)
 
 
 def test_successes_are_not_recorded_where_only_failures_are_wanted(path: Path) -> None:

@@ -160,6 +160,9 @@ class Store(Section, frozen=True, kw_only=True):
     record_buffer_max: Annotated[
         int, Meta(ge=1, description="Best-effort records waiting; more are dropped and counted.")
     ] = 20_000
+    record_batch_max: Annotated[
+        int, Meta(ge=1, description="Best-effort records written in each quarter of a second.")
+    ] = 1_000
     invocations_age_max_ms: Annotated[
         int, Meta(ge=1, description="Finished invocations are kept this long.")
     ] = 7 * 86_400_000

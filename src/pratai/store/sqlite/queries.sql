@@ -187,8 +187,11 @@ INSERT INTO invocation (
     idempotency_key, accepted, timeline, outcome, dead, finished_order, finished_at_ms, node_id,
     failure, ended, result
 ) VALUES /* rows */ (?, ?, ?, ?, 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (namespace, request_id) DO NOTHING
-RETURNING id;
+ON CONFLICT (namespace, request_id) DO NOTHING;
+
+-- name: recorded
+-- Which of these ids are there; asked when `record` added fewer rows than it was given.
+SELECT id FROM invocation WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: lease
 -- An attempt began; older and finished ones stay as they are.
@@ -206,7 +209,7 @@ WHERE namespace = :namespace AND request_id = :request_id
 AND state <> 'done' AND attempt <= :attempt;
 
 -- name: finish
--- The outcome, once; answers whose it was.
+-- The outcome, once.
 UPDATE invocation SET
     state = 'done', attempt = max(attempt, ended.column3), outcome = ended.column4,
     dead = ended.column5, finished_order = ended.column6, finished_at_ms = ended.column7,
@@ -214,8 +217,12 @@ UPDATE invocation SET
     failure = ended.column9, ended = ended.column10, result = ended.column11,
     timeline = timeline || ended.column12
 FROM (VALUES /* rows */ (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) AS ended
-WHERE namespace = ended.column1 AND request_id = ended.column2 AND state <> 'done'
-RETURNING namespace, request_id;
+WHERE namespace = ended.column1 AND request_id = ended.column2 AND state <> 'done';
+
+-- name: finished_now
+-- Whose outcome these orders are; asked when `finish` changed fewer rows than it was given.
+SELECT namespace, request_id FROM invocation
+WHERE dead IN (0, 1) AND finished_order IN (SELECT value FROM json_each(:orders));
 
 -- name: append_log
 -- A log record.

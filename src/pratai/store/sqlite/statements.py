@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import chain
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 Row = tuple[Any, ...]
 
 _ROWS = re.compile(r"/\* rows \*/ (\([^)]*\))")
-#: How many rows one step takes. Each step gives the interpreter's lock away and has to wait to get
-#: it back, so that few large steps keep their pace beside a busy event loop.
-_SIZES = (64, 16, 4, 1)
+#: How many rows one step takes at most. Each step gives the interpreter's lock away and has to wait
+#: to get it back, so that few large steps keep their pace beside a busy event loop; yet the lock is
+#: held while a step's values are made (3 us a row), for which that loop waits in turn.
+ROWS_MAX = 256
+_SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 
 def load() -> dict[str, str]:
@@ -48,14 +50,23 @@ class Bulk:
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
         """Run it for all `rows`; what it returned, if it returns anything."""
-        answers: list[Row] = []
+        return [row for cursor in self._execute(connection, rows) for row in cursor.fetchall()]
+
+    def change(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
+        """Run it for all `rows`; how many rows of the table it added or changed.
+
+        A statement that tells which, by RETURNING, would take a step for each.
+        """
+        return sum(cursor.rowcount for cursor in self._execute(connection, rows))
+
+    def _execute(
+        self, connection: sqlite3.Connection, rows: Sequence[Row]
+    ) -> Iterator[sqlite3.Cursor]:
         at, count = 0, len(rows)
         for size, sql in self._by_size:
             while count - at >= size:
-                values = tuple(chain.from_iterable(rows[at : at + size]))
-                answers += connection.execute(sql, values).fetchall()
+                yield connection.execute(sql, tuple(chain.from_iterable(rows[at : at + size])))
                 at += size
-        return answers
 
 
 def _widened(sql: str, rows: int) -> str:

@@ -45,7 +45,11 @@ class SqliteStore:
         self._path = path
         self._config = config
         self._lock = connections.Lock(path)
-        self._buffers = Buffers(config.record_buffer_max, successes=config.record_sync == "all")
+        self._buffers = Buffers(
+            config.record_buffer_max,
+            batch_max=config.record_batch_max,
+            successes=config.record_sync == "all",
+        )
         self._writing: Writer | None = None
         self._reading: reads.Readers | None = None
 
@@ -136,8 +140,9 @@ class SqliteStore:
 
     def record_lease(self, record: LeaseRecord) -> None:
         """Note an attempt, in a batch of the next 25 ms."""
-        self._buffers.add_lease(record)
-        self._writer.stir()
+        writer = self._writer
+        if self._buffers.add_lease(record):
+            writer.stir()
 
     async def record_retry(self, record: RetryRecord) -> None:
         """Back to `queued`; on disk on return."""
@@ -151,9 +156,10 @@ class SqliteStore:
         return changed
 
     def record(self, invocation: Invocation) -> None:
-        """Keep the record of a finished sync call, best effort."""
+        """Keep the record of a finished sync call, best effort; turned into a row by the writer."""
+        writer = self._writer
         if self._buffers.add_record(invocation):
-            self._writer.stir()
+            writer.stir()
 
     async def event(self, namespace: str, request_id: str) -> bytes | None:
         """The event's bytes."""
@@ -183,8 +189,9 @@ class SqliteStore:
 
     def append_logs(self, records: list[LogRecord]) -> None:
         """Keep log records, best effort."""
-        self._buffers.add_logs(records)
-        self._writer.stir()
+        writer = self._writer
+        if self._buffers.add_logs(records):
+            writer.stir()
 
     async def logs(self, query: LogQuery) -> list[LogRecord]:
         """Log records, oldest first."""
@@ -242,10 +249,8 @@ class SqliteStore:
 
     def _is_outstanding(self) -> bool:
         writing, reading = self._writing, self._reading
-        return (
-            len(self._buffers) > 0
-            or (writing is not None and writing.waiting > 0)
-            or (reading is not None and reading.waiting > 0)
+        return (writing is not None and writing.waiting > 0) or (
+            reading is not None and reading.waiting > 0
         )
 
     @property

@@ -2,7 +2,7 @@
 
 What arrives during a commit forms the next batch, so that a commit is shared by as many writes as
 its duration brings together and a lone write waits for nobody. Durable writes come through
-`submit`; best-effort ones wait in `Buffers` and join a batch at most `BUFFERED_MAX_US` later.
+`submit`; best-effort ones wait in `Buffers` and join a batch at the pace set there.
 Between batches the thread does one short step of upkeep at a time, without waiting for the disk
 (`synchronous = NORMAL`): what a power cut takes from it is done again.
 
@@ -34,10 +34,6 @@ from pratai.store.sqlite.writes import KINDS, Writes
 
 STEP, FLUSH, CLOSE, STIR = range(KINDS, KINDS + 4)
 
-#: A buffered write is in a batch at the latest after this.
-BUFFERED_MAX_US = 25_000
-#: Buffered writes that join one batch.
-BUFFERED_ROWS = 256
 #: No durable write for this long means idle: time to index.
 IDLE_US = 50_000
 #: Something not searchable for this long is indexed although writes keep coming.
@@ -74,9 +70,6 @@ class Writer:
         self._queue: SimpleQueue[Entry] = SimpleQueue()
         self._buffers = buffers
         self._turns = turns
-        #: Whether the thread knows of buffered writes. Set by the loop, cleared by the thread
-        #: before it empties the buffers, so that nothing is left behind unknown.
-        self._stirred = False
         #: Durable writes given and not answered. Changed on the loop alone.
         self.waiting = 0
         self.commits = 0
@@ -85,7 +78,6 @@ class Writer:
         self.bytes_used = 0
         self._flushes: list[tuple[asyncio.Future[Any], dict[str, int]]] = []
         self._closing: asyncio.Future[Any] | None = None
-        self._buffered_due_us: int | None = None
         self._written_at_us = 0
         self._index_not_before_us = 0
         self._behind_since_us: int | None = None
@@ -116,11 +108,10 @@ class Writer:
         return future
 
     def stir(self) -> None:
-        """Say that something was buffered. Cheap, and mostly nothing."""
-        if not self._stirred:
-            self._stirred = True
-            self._queue.put((STIR, None, None))
-            self._turns.watch()
+        """Wake the thread: something was buffered that it does not know of. Nobody waits for it, so
+        the loop is not asked to stop.
+        """
+        self._queue.put((STIR, None, None))
 
     def close(self) -> asyncio.Future[Any]:
         """Write everything given so far, then end the thread."""
@@ -151,7 +142,7 @@ class Writer:
         while not closing:
             batch = self._take()
             durable = [entry for entry in batch if entry[0] < KINDS]
-            self._write(durable, self._due_buffered())
+            self._write(durable, self._buffers.take(clock.monotonic_us()))
             closing = self._control([entry for entry in batch if entry[0] >= KINDS])
             if not batch and not self.healthy:
                 self._probe()
@@ -176,27 +167,21 @@ class Writer:
 
     def _sleep_s(self) -> float | None:
         """Seconds until there is something to do by itself; None for never."""
-        due = [at for at in (self._buffered_due_us, self._index_due_us()) if at is not None]
-        if not self.healthy:
-            due.append(clock.monotonic_us() + PROBE_US)
-        return max(0, min(due) - clock.monotonic_us()) / 1e6 if due else None
-
-    def _due_buffered(self, *, at_once: bool = False) -> list[Entry]:
         now_us = clock.monotonic_us()
-        if self._stirred and self._buffered_due_us is None:
-            self._buffered_due_us = now_us + BUFFERED_MAX_US
-        if not at_once and (self._buffered_due_us is None or now_us < self._buffered_due_us):
-            return []
-        self._stirred = False
-        taken: list[Entry] = list(self._buffers.take(BUFFERED_ROWS))
-        self._buffered_due_us = now_us if len(self._buffers) else None
-        return taken
+        due = [at for at in (self._buffers.due_us(now_us), self._index_due_us()) if at is not None]
+        if not self.healthy:
+            due.append(now_us + PROBE_US)
+        return max(0, min(due) - now_us) / 1e6 if due else None
+
+    def _take_all(self) -> Sequence[Entry]:
+        """Buffered writes, due or not."""
+        return self._buffers.take(clock.monotonic_us(), at_once=True)
 
     # batches
 
-    def _write(self, durable: list[Entry], buffered: list[Entry]) -> None:
+    def _write(self, durable: Sequence[Entry], buffered: Sequence[Entry]) -> None:
         """Write a batch and answer it."""
-        entries = durable + buffered
+        entries = [*durable, *buffered]
         if not entries:
             return
         groups: list[list[Entry]] = [[] for _ in range(KINDS)]
@@ -353,7 +338,7 @@ class Writer:
                 self._answer([(future, self._step(item))])
             elif kind == FLUSH and future is not None:
                 while len(self._buffers):
-                    self._write([], self._due_buffered(at_once=True))
+                    self._write([], self._take_all())
                 self._flushes.append((future, dict(self._positions.given)))
             elif kind == CLOSE:
                 closing.append(entry)
@@ -418,9 +403,7 @@ class Writer:
     def _drain(self) -> None:
         """Write what was given before the end, and leave one file behind."""
         while (batch := self._take_rest([])) or len(self._buffers):
-            self._write(
-                [entry for entry in batch if entry[0] < KINDS], self._due_buffered(at_once=True)
-            )
+            self._write([entry for entry in batch if entry[0] < KINDS], self._take_all())
             self._answer([(e[2], closed()) for e in batch if e[0] >= KINDS and e[2] is not None])
         self._fail_flushes(closed())
         try:

@@ -6,6 +6,7 @@ A result that is an exception goes to that item's caller alone and undoes nothin
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from pratai.model.invocation import Invocation, LogRecord
 from pratai.store.base import Accepted, Document, LeaseRecord, OutcomeRecord, RetryRecord
 from pratai.store.sqlite import rows
 from pratai.store.sqlite.positions import Positions
-from pratai.store.sqlite.statements import Bulk, Row
+from pratai.store.sqlite.statements import ROWS_MAX, Bulk, Row
 
 #: Kinds of writes in the order in which they are applied within a batch. A retry comes before a
 #: lease because the lease of the next attempt is the later of the two.
@@ -55,8 +56,15 @@ class Writes:
         )
 
     def apply(self, kind: int, items: Sequence[Any]) -> Sequence[Any]:
-        """Do all `items` of a kind; a result for each. Raises when any of them is bad."""
-        return self._methods[kind](items)
+        """Do all `items` of a kind; a result for each. Raises when any of them is bad.
+
+        A few at a time, so that the interpreter's lock is never held for long.
+        """
+        method = self._methods[kind]
+        results: list[Any] = []
+        for at in range(0, len(items), ROWS_MAX):
+            results += method(items[at : at + ROWS_MAX])
+        return results
 
     def apply_one(self, kind: int, item: Any) -> Any:
         """Do one item on the slow path, where a request id may turn out to exist already."""
@@ -68,6 +76,9 @@ class Writes:
 
     def _run(self, name: str, items: Sequence[Row]) -> list[Row]:
         return self._bulk[name].run(self._connection, items)
+
+    def _change(self, name: str, items: Sequence[Row]) -> int:
+        return self._bulk[name].change(self._connection, items)
 
     # journal
 
@@ -137,18 +148,22 @@ class Writes:
 
     def _finish(self, items: Sequence[OutcomeRecord]) -> list[bool]:
         first: dict[tuple[str, str], Row] = {}
-        results: list[bool] = []
+        orders: list[int] = []
+        is_first: list[bool] = []
         for record in items:
             key = (record.namespace, record.request_id)
-            results.append(key not in first)
+            is_first.append(key not in first)
             if key not in first:
-                first[key] = rows.finish_row(record, self._positions.next("outcomes"))
-        changed = set(self._run("finish", list(first.values())))
-        if len(changed) == len(items):
-            return results
+                orders.append(self._positions.next("outcomes"))
+                first[key] = rows.finish_row(record, orders[-1])
+        if self._change("finish", list(first.values())) == len(first):
+            return is_first
+        changed = set(
+            self._connection.execute(self._sql["finished_now"], {"orders": json.dumps(orders)})
+        )
         return [
-            is_first and (record.namespace, record.request_id) in changed
-            for is_first, record in zip(results, items, strict=True)
+            counts and (record.namespace, record.request_id) in changed
+            for counts, record in zip(is_first, items, strict=True)
         ]
 
     def _record(self, items: Sequence[Invocation]) -> list[None]:
@@ -160,8 +175,12 @@ class Writes:
             events[id_] = invocation.event or b""
             order = self._positions.next("outcomes")
             invocations.append(rows.record_row(invocation, id_, order))
-        kept = self._run("record", invocations)
-        self._run("keep_event", [(id_, events[id_]) for (id_,) in kept])
+        if self._change("record", invocations) < len(invocations):
+            kept = self._connection.execute(
+                self._sql["recorded"], {"ids": json.dumps(list(events))}
+            ).fetchall()
+            events = {id_: events[id_] for (id_,) in kept}
+        self._run("keep_event", list(events.items()))
         return [None] * len(items)
 
     # documents and logs
