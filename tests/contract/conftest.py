@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import textwrap
@@ -138,6 +139,8 @@ class World:
         self.driver = self._make(driver_name)
         self.instances: dict[str, Instance] = {}
         self.count = 0
+        #: Set whenever the driver says something.
+        self.heard = asyncio.Event()
         self.run(self.driver.open(self))
 
     def _make(self, name: str) -> Driver:
@@ -165,7 +168,9 @@ class World:
             deadline = time.monotonic() + WAIT_S
             while not fact():
                 assert time.monotonic() < deadline, f"never came true: {what or fact}"
-                await asyncio.sleep(0.01)
+                self.heard.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.heard.wait(), 0.01)
 
         self.run(wait())
 
@@ -237,6 +242,7 @@ class World:
         self._note(instance_id, "frame", (kind, json.loads(meta or b"{}"), payload))
 
     def on_output(self, instance_id: str, stream: str, text: str) -> None:
+        self.heard.set()
         self.instances[instance_id].output.append((stream, text))
         if self.instances[instance_id].exits:
             self.instances[instance_id].after_exit.append(text)
@@ -246,6 +252,7 @@ class World:
         self.instances[instance_id].exits.append(how)
 
     def _note(self, instance_id: str, what: str, value: Any) -> None:
+        self.heard.set()
         instance = self.instances[instance_id]
         if instance.exits:
             instance.after_exit.append(value)

@@ -378,3 +378,50 @@ def test_many_instances_start_at_once(world):
 
     assert {instance.wait_ready().kind for instance in instances} == {frames.READY}
     assert [instance.call(1).value for instance in instances] == [1] * 80
+
+
+def test_the_least_recently_used_zygote_makes_room_and_its_instances_live_on(world):
+    world.driver._prepared._max = 2
+    world.run(world.driver.prepare(world.spec(name="a")))
+    instance = world.start(name="a")
+
+    for name in ("b", "c"):
+        world.run(world.driver.prepare(world.spec(name=name)))
+
+    assert len(world.driver._prepared) == 2
+    assert world.driver._prepared.fitting(world.spec(name="a")) is None
+    assert instance.call(1).value == 1
+
+
+# the fake driver
+
+
+@pytest.mark.parametrize("world", ["fake/asyncio"], indirect=True)
+def test_the_fake_driver_follows_its_script(world):
+    world.driver.script.crash_after = 2
+    world.driver.script.run_ms = 1
+    instance = world.start()
+    assert instance.call(1).value == 1
+
+    instance.post(2)
+    assert instance.wait_exit().signal == 11
+
+    world.driver.script.fail_ratio = 1.0
+    assert world.begin(world.spec()).wait_exit().code == 1
+    world.driver.script.refuse = True
+    with pytest.raises(PlatformError):
+        world.begin(world.spec())
+
+
+@pytest.mark.parametrize("world", ["fake/asyncio"], indirect=True)
+def test_the_fake_driver_hands_back_what_waits_behind_a_call(world):
+    world.driver.script.run_ms = 50
+    instance = world.start()
+    instance.post("runs", request_id="r1")
+    instance.post("waits", request_id="r2")
+
+    world.do(lambda: world.driver.recall(instance.id))
+
+    returned = instance.answer()
+    assert (returned.kind, returned.meta["request_id"]) == (frames.RETURNED, "r2")
+    assert instance.answer().value == "runs"

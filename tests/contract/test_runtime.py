@@ -846,6 +846,7 @@ def test_events_waiting_behind_a_long_call_are_handed_back_and_never_run(world):
         def main(p):
             ran.append(p)
             if p == "long":
+                print("begun")
                 time.sleep(0.5)
             return ran
         """
@@ -853,7 +854,7 @@ def test_events_waiting_behind_a_long_call_are_handed_back_and_never_run(world):
     instance.post("long", request_id="r1")
     instance.post("two", request_id="r2")
     instance.post("three", request_id="r3")
-    time.sleep(0.05)
+    assert instance.next()[1][2] == b"begun"
 
     recall(world, instance)
 
@@ -893,7 +894,9 @@ def test_every_event_is_answered_or_returned_exactly_once_under_recalls(world):
 
 
 def test_a_partly_arrived_event_stays_whole_under_a_recall(world):
-    instance = world.start("import time\ndef main(p):\n    time.sleep(0.3)\n    return len(p)")
+    instance = world.start(
+        "import time\ndef main(p):\n    print('begun')\n    time.sleep(0.5)\n    return len(p)"
+    )
     instance.post("x", request_id="r1")
     big = frames.encode(
         frames.EVENT,
@@ -901,7 +904,7 @@ def test_a_partly_arrived_event_stays_whole_under_a_recall(world):
         b'"' + b"y" * 1_000_000 + b'"',
     )
     world.do(lambda: world.driver.send(instance.id, big[:500_000]))
-    time.sleep(0.05)
+    assert instance.next()[1][2] == b"begun"
 
     recall(world, instance)
     world.do(lambda: world.driver.send(instance.id, big[500_000:]))

@@ -168,7 +168,7 @@ def _frames(error: BaseException, code_dir: str) -> list[str]:
 
 
 def _is_under(filename: str, code_dir: str) -> bool:
-    return filename.startswith(code_dir.rstrip("/") + "/") or not filename.startswith(("/", "<"))
+    return filename.startswith(code_dir.rstrip("/") + "/")
 
 
 def _short(filename: str, code_dir: str) -> str:

@@ -89,6 +89,8 @@ class Worker:
         self._loop: Any = None
         #: Whether user code is running now: the only time at which events may be recalled.
         self._running = False
+        #: Recalls under way: the first one does the work of those that interrupt it.
+        self._recalls = 0
 
     def run(self, entry: Entry | None) -> None:
         """Import the handler unless that was done before the fork; then serve."""
@@ -229,9 +231,23 @@ class Worker:
                 os.dup2(spare, descriptor)
 
     def _on_recall(self, _signal: int, _frame: FrameType | None) -> None:
-        """Hand back the events that wait in the socket while user code runs."""
+        """Hand back the events that wait in the socket while user code runs.
+        A recall may interrupt a recall, whose buffer is then between two states: once more, after.
+        """
         if not self._running or os.getpid() != self.channel.pid:
             return
+        self._recalls += 1
+        if self._recalls > 1:
+            return
+        try:
+            while self._recalls:
+                seen = self._recalls
+                self._return_waiting()
+                self._recalls -= seen
+        finally:
+            self._recalls = 0
+
+    def _return_waiting(self) -> None:
         waiting = self.channel.take_waiting()
         self.channel.put_back([frame for frame in waiting if frame[0] != frames.EVENT])
         returned = [

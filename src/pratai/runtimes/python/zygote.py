@@ -33,6 +33,10 @@ _FDS_MAX = 4
 _KILL_ROUNDS_MAX = 200
 _KILL_WAIT_MS = 10
 
+#: Libraries of arithmetic start a thread for each processor when they are imported, which makes a
+#: module unfit for a zygote and calls beside each other slower. A function may set them otherwise.
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
 Spec = dict[str, Any]
 
 
@@ -319,6 +323,7 @@ def _set_environment(spec: Spec) -> None:
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(spec["memory_mb"]),
             "AWS_EXECUTION_ENV": "Pratai_python",
             "_HANDLER": spec["handler"],
+            **dict.fromkeys(_ONE_THREAD, "1"),
             **spec["environment"],
         }
     )
