@@ -38,6 +38,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BOLD_TERM = re.compile(r"\*\*([a-z][a-z ]+)\*\*")
 START_S_MAX = 20.0
+PLACES = [ROOT / "src" / "pratai", ROOT / "tests"]
 
 
 def pages() -> list[str]:
@@ -153,6 +154,24 @@ def test_every_link_to_a_file_leads_to_one(page: str) -> None:
     ]
 
     assert missing == []
+
+
+CODE_PATH = re.compile(r"`([\w./-]+(?:\.(?:py|toml|md)|/))`")
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "STYLE.md"])
+def test_every_file_that_the_page_names_exists(page: str) -> None:
+    """Relative to the root or to src/pratai; `{...}` and capital letters stand for names."""
+    named = CODE_PATH.findall((ROOT / page).read_text("utf-8"))
+    found = [name for name in named if not re.search(r"[A-Z]{3}", name)]
+
+    assert found
+    assert [
+        name
+        for name in found
+        if not any(list(base.glob(f"**/{name.rstrip('/')}")) for base in PLACES)
+        and not (ROOT / name).exists()
+    ] == []
 
 
 def errors_page() -> str:

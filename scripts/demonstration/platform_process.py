@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ USUAL_PORT = 9996
 START_S_MAX = 20.0
 STOP_S_MAX = 40.0
 DONE_S_MAX = 30.0
+#: Longest that one command may take; deploying may have to download.
+COMMAND_S_MAX = 120.0
+CALL_S_MAX = 40.0
 LOOK_S = 0.05
 
 
@@ -60,6 +64,8 @@ class DemoPlatform:
             while _command_line(pid) and time.monotonic() < limit:
                 time.sleep(LOOK_S)
             self.port = _free_port()
+        for earlier in self.directory.glob("scratch-*"):
+            shutil.rmtree(earlier.resolve(), ignore_errors=True)
         try:
             if self.directory.exists():
                 shutil.rmtree(self.directory)
@@ -78,6 +84,7 @@ class DemoPlatform:
         if self.directory.is_relative_to("/tmp") or not open_to_all:
             self.outside = Path(tempfile.mkdtemp(prefix="pratai-demo-", dir="/var/tmp"))
             self.outside.chmod(0o755)
+            (self.directory / "scratch-outside").symlink_to(self.outside)
             self.scratch = self.outside / "scratch"
         self.scratch.mkdir()
         self.scratch.chmod(0o777)
@@ -146,14 +153,18 @@ class DemoPlatform:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run `pratai`, with its output taken as a program would."""
-        return subprocess.run(
-            ["pratai", *arguments],
-            capture_output=True,
-            cwd=self.root,
-            env=self.environment(),
-            timeout=120,
-            check=False,
-        )
+        limit_s = CALL_S_MAX if arguments[0] == "invoke" else COMMAND_S_MAX
+        try:
+            return subprocess.run(
+                ["pratai", *arguments],
+                capture_output=True,
+                cwd=self.root,
+                env=self.environment(),
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise SetupProblem(f"pratai {arguments[0]} did not end in {limit_s:.0f} s") from None
 
     def stream(self, arguments: list[str], screen: Screen) -> int:
         """Run `pratai` and show each line of its result as it comes; returns the exit code."""
@@ -162,8 +173,11 @@ class DemoPlatform:
             ["pratai", *arguments], stdout=subprocess.PIPE, cwd=self.root, env=self.environment()
         ) as running:
             assert running.stdout is not None
+            overdue = threading.Timer(CALL_S_MAX, running.kill)
+            overdue.start()
             for line in running.stdout:
                 screen.streamed(json.loads(line), (time.monotonic() - began) * 1000)
+            overdue.cancel()
         return running.returncode
 
     def in_terminal(self, arguments: list[str], screen: Screen) -> int:
@@ -178,10 +192,13 @@ class DemoPlatform:
             env={**self.environment(), **screen.terminal()},
         ) as running:
             os.close(its)
+            overdue = threading.Timer(COMMAND_S_MAX, running.kill)
+            overdue.start()
             try:
                 while data := _read(ours):
                     screen.raw(data)
             finally:
+                overdue.cancel()
                 os.close(ours)
         return running.returncode
 
