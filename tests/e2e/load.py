@@ -39,7 +39,9 @@ class Figures:
 
     def __init__(self, told: dict[str, Any]) -> None:
         #: [when it was due, status, ms, Retry-After, content type, bytes of its body]
-        self.calls: list[tuple[float, int, float, int, str, int]] = [tuple(c) for c in told["calls"]]
+        self.calls: list[tuple[float, int, float, int, str, int]] = [
+            tuple(c) for c in told["calls"]
+        ]
         self.broken: int = told["broken"]
         self.seconds: float = told["seconds"]
 

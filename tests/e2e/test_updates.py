@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from typing import Self
 
 from platform_process import Answer, PlatformProcess
 
@@ -26,7 +27,7 @@ class Callers:
         self.calls: list[tuple[float, float, Answer]] = []
         self.errors: list[Exception] = []
 
-    def __enter__(self) -> Callers:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

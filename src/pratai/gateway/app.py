@@ -210,15 +210,7 @@ class App:
         if len(event) > limit:
             raise _too_large(len(event), limit)
         if event and _is_json(request.content_type):
-            try:
-                _check_json(event)
-            except msgspec.DecodeError as error:
-                raise CallerError(
-                    f"the event says it is JSON but does not parse: {error}",
-                    code="invalid_json",
-                    field="body",
-                    next_step="Send valid JSON, or say what it is in Content-Type.",
-                ) from None
+            _check_event(event)
         return event
 
     async def _accept(self, request: Request, version: Version, event: bytes, send: Send) -> None:
@@ -346,6 +338,28 @@ def _is_json(content_type: str) -> bool:
         return True
     kind = content_type.split(";", 1)[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
+
+
+def _check_event(event: bytes) -> None:
+    """Refuse an event that is not the JSON it says it is."""
+    try:
+        _check_json(event)
+        if not event.isascii():
+            event.decode()
+    except msgspec.DecodeError as error:
+        why = str(error)
+    except UnicodeDecodeError as error:
+        why = f"byte {error.start} is not UTF-8"
+    except RecursionError:
+        why = "it is nested too deeply"
+    else:
+        return
+    raise CallerError(
+        f"the event says it is JSON but does not parse: {why}",
+        code="invalid_json",
+        field="body",
+        next_step="Send valid JSON, or say what it is in Content-Type.",
+    )
 
 
 def _qualifier(query: bytes) -> str:

@@ -90,9 +90,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer a request that will not be read to its end, then close."""
         self._refused = True
         self._forget_patience()
-        if self._answering is not None:
-            self.transport.abort()  # an answer before this one is still being written
-            return
+        cycle = self._answering
+        if cycle is not None:
+            if not cycle.more_body or cycle.response_started or self.pipeline:
+                self.transport.abort()  # another answer is on its way
+                return
+            cycle.disconnected = True  # its body will not come: the application need not answer
+            cycle.message_event.set()
         request_id = ids.request_id()
         status, headers, body = problem_bytes(error, request_id)
         lines = [
@@ -140,10 +144,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is not None:
             if self.flow.read_paused:  # it is us who do not read
                 self._await_more(PATIENCE_S)
-            elif cycle.more_body:
-                self.transport.abort()
-            return
-        if self._scope is None and not self._head_bytes:
+                return
+            if not cycle.more_body:
+                return
+        elif self._scope is None and not self._head_bytes:
             self.transport.close()
             return
         self.refuse(

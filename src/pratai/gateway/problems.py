@@ -20,6 +20,8 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 #: Characters of a bad value that are told back; the rest is cut.
 VALUE_CHARS_MAX = 200
+#: How much of an error's own sentence is said; it may repeat what was sent.
+DETAIL_CHARS_MAX = 2_000
 
 _TITLES = {
     "bad_request": "The request is wrong",
@@ -116,7 +118,7 @@ def problem_of(error: BaseException, request_id: str) -> Problem:
         title=title(error.code),
         status=error.status,
         code=error.code,
-        detail=error.detail or title(error.code),
+        detail=error.detail[:DETAIL_CHARS_MAX] or title(error.code),
         fault=error.fault,
         next=error.next_step or _NEXT[error.fault],
         request_id=request_id,

@@ -153,7 +153,7 @@ class GatewayService(Runner):
     async def _ended_call(self, call: Call) -> None:
         while call.result is None:
             if call.begun.done():
-                await self.more(call)
+                await self._news(call)
             else:
                 await asyncio.wait({call.begun})
 
@@ -167,8 +167,11 @@ class GatewayService(Runner):
 
     async def more(self, call: Call) -> None:
         """Wait until a streaming call has more chunks or its result."""
-        if call.chunks or call.result is not None:
-            return
+        if not call.chunks and call.result is None:
+            await self._news(call)
+
+    async def _news(self, call: Call) -> None:
+        """Wait for the next chunk or the result, whatever is there already: always waits."""
         if call.more is None or call.more.done():
             call.more = self._loop.create_future()
         await asyncio.shield(call.more)

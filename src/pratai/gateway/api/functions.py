@@ -45,6 +45,7 @@ class Deployments:
                 call.request.headers.get("content-type", ""),
                 call.request.stream(),
                 call.context.config.gateway.package_bytes_max,
+                announced=call.request.headers.get("content-length", ""),
             )
             if NDJSON in call.request.headers.get("accept", ""):
                 return StreamingResponse(self._stream(call, upload), 200, media_type=NDJSON)

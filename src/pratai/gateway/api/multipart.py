@@ -19,6 +19,8 @@ from pratai.model.validation import parse_object
 CONFIG_BYTES_MAX = 1024 * 1024
 #: Boundaries, part headers and line ends beside the parts themselves.
 FRAMING_BYTES_MAX = 64 * 1024
+#: RFC 2046, section 5.1.1.
+BOUNDARY_CHARS_MAX = 70
 _PARTS = ("config", "package")
 
 
@@ -37,9 +39,13 @@ class UnsupportedMediaType(CallerError):
 
 
 async def read_upload(
-    content_type: str, chunks: AsyncIterator[bytes], package_bytes_max: int
+    content_type: str,
+    chunks: AsyncIterator[bytes],
+    package_bytes_max: int,
+    *,
+    announced: str = "",
 ) -> Upload:
-    """Read an upload to its end.
+    """Read an upload to its end. `announced`: its Content-Length, if it has one.
 
     Raises:
         UnsupportedMediaType: not multipart/form-data, or without a boundary.
@@ -49,7 +55,7 @@ async def read_upload(
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary:
+    if kind != b"multipart/form-data" or not 1 <= len(boundary) <= BOUNDARY_CHARS_MAX:
         raise UnsupportedMediaType(
             f"a deployment is multipart/form-data, not {content_type[:80] or 'without a type'}",
             next_step="Send parts `config` and `package`: curl -F config=@c.json -F package=@f.zip",
@@ -58,6 +64,8 @@ async def read_upload(
     parts = _Parts({"config": CONFIG_BYTES_MAX, "package": package_bytes_max})
     parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
     total, total_max = 0, CONFIG_BYTES_MAX + package_bytes_max + FRAMING_BYTES_MAX
+    if announced.isdecimal() and int(announced[:19]) > total_max:
+        raise too_large("the upload", total_max)
     try:
         async for chunk in chunks:
             total += len(chunk)
