@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import gc
 import os
@@ -213,7 +214,7 @@ def run_platform(options: UpOptions) -> None:
 
     """
     log.configure(options.config.log.level, options.config.log.format)
-    os.makedirs(options.data_dir, mode=0o755, exist_ok=True)
+    _check_data_dir(options.data_dir)
     with _locked(options.data_dir), _listening(options.config) as listener:
         uvloop.run(_serve(options, listener))
 
@@ -283,6 +284,22 @@ def _announce(running: Platform) -> None:
     announce(running.options, url=running.url, key=running.key)
 
 
+def _check_data_dir(data_dir: str) -> None:
+    """Make the data dir if need be; it must be one that can be written."""
+    try:
+        os.makedirs(data_dir, mode=0o755, exist_ok=True)
+        with open(os.path.join(data_dir, "pratai.lock"), "a", encoding="ascii"):
+            return
+    except OSError as error:
+        raise CallerError(
+            f"{data_dir} cannot be used as the data dir: {error.strerror}",
+            code="data_dir_unusable",
+            field="--data-dir",
+            value=data_dir,
+            next_step="Name a directory that can be written with --data-dir.",
+        ) from None
+
+
 @contextlib.contextmanager
 def _locked(data_dir: str) -> Iterator[None]:
     path = os.path.join(data_dir, "pratai.lock")
@@ -315,6 +332,14 @@ def _listening(config: Config) -> Iterator[socket.socket]:
             listener.bind((host, port))
             listener.listen(BACKLOG)
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise CallerError(
+                    f"{host} is not an address of this machine: {error.strerror}",
+                    code="address_unknown",
+                    field="--host",
+                    value=host,
+                    next_step="Choose one with --host: 127.0.0.1, or 0.0.0.0 for all.",
+                ) from None
             raise PlatformError(
                 f"cannot listen on {host}:{port}: {error.strerror}",
                 code="address_in_use",
