@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -659,6 +660,27 @@ def test_an_environment_of_any_size_is_passed(world):
     )
 
     assert instance.call().value == len(big)
+
+
+def test_a_function_without_network_sees_no_interface_but_its_own(world):
+    needs_mounts(world)
+    code = """
+        import socket
+        def main(port):
+            names = [name for _, name in socket.if_nameindex()]
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return names, "connected"
+            except OSError as error:
+                return names, type(error).__name__
+        """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert world.start(code).call(port).value[1] == "connected"
+        names, outcome = world.start(code, network="none").call(port).value
+    assert names == ["lo"]
+    assert outcome != "connected"
+
 
 
 @pytest.mark.parametrize("prepared", [False, True])

@@ -253,3 +253,10 @@ def test_an_alias_to_what_does_not_exist_or_with_wrong_weights_is_refused(world:
     assert world.call("PUT", path, {"version": "1", "weight": {}}).json()["field"] == "weight"
     assert world.call("PUT", path, {}).json()["field"] == "version"
     assert world.call("PUT", "/v1/functions/hello/aliases/7", {"version": "1"}).status == 400
+
+
+def test_a_function_that_asks_for_secrets_is_refused(world: Any) -> None:
+    answer = world.deploy("shop", config={"secrets": ["TOKEN"]})
+    assert answer.status == 400
+    assert answer.json()["field"] == "secrets"
+    assert "TOKEN" in answer.json()["detail"]

@@ -46,6 +46,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The sandbox of one instance, as the runtime reads it."""
 
     mounts: str
+    #: Whether it has a network of its own, with nobody else in it.
+    alone: bool
     #: 0 = stay the user that the platform runs as.
     uid: int
     instances_dir: str
@@ -76,7 +78,8 @@ def probe() -> Walls:
     if not root:
         degraded.append("not root: functions run as the user that the platform runs as")
     degraded.append("no cgroups: memory is limited for each process, processor time is not")
-    degraded.append("no network and process namespaces: functions see other processes and ports")
+    degraded.append("no process namespaces: functions see other processes")
+    degraded.append("networks are shared with the host, but for functions with network = none")
     prefix = os.path.realpath(sys.base_prefix)
     return Walls(
         own_user=root,
@@ -102,6 +105,7 @@ def describe(
     counted = walls.own_user or (walls.mounts == "user" and _kernel() >= _COUNTS_BY_NAMESPACE)
     return SandboxSpec(
         mounts=walls.mounts,
+        alone=spec.version.config.network == "none",
         uid=uid,
         instances_dir=instances_dir,
         prefix=walls.prefix,

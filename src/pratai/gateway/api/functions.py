@@ -17,6 +17,7 @@ from pratai.gateway.problems import problem_of
 from pratai.gateway.views import function_view
 from pratai.model.api import FunctionList, FunctionView, ProgressView
 from pratai.model.function import FunctionConfig
+from pratai.model.refusal import invalid
 
 NDJSON = "application/x-ndjson"
 #: Deployments read and prepared at one time; each may hold a whole package in memory.
@@ -121,6 +122,7 @@ async def _deploy(
     package = await context.packages.inspect_package(
         upload.package, upload.config, await _previous(context, call.namespace, name), on_progress
     )
+    _check_secrets(package.config)
     deployed: Deployed = await context.catalog.create_or_update(
         call.namespace,
         name,
@@ -135,6 +137,18 @@ async def _deploy(
         context.version_changed(deployed.version, deployed.version.version_id)
     view = function_view(deployed.function, deployed.version, context.base_url)
     return view, deployed.created
+
+
+def _check_secrets(config: FunctionConfig) -> None:
+    """A function may not ask for what it would not get: no namespace holds secrets yet."""
+    if config.secrets:
+        raise invalid(
+            "secrets",
+            config.secrets[0],
+            "names of secrets that the namespace holds (it holds none)",
+            detail=f"There is no secret {config.secrets[0]}.",
+            next_step="Secrets cannot be stored yet; give the value as environment.",
+        )
 
 
 async def _previous(context: ApiContext, namespace: str, name: str) -> FunctionConfig | None:

@@ -16,7 +16,7 @@ from typing import Any
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
-_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 _MS_REMOUNT, _MS_NOATIME, _MS_NODIRATIME = 32, 1024, 2048
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_RELATIME = 4096, 16384, 1 << 18, 1 << 21
@@ -48,6 +48,8 @@ def close_version(spec: dict[str, Any], tmp_name: str) -> None:
     `close_instance`. Changes paths in `spec` to those inside.
     """
     box = spec["box"]
+    if box["alone"] and not box["mounts"]:
+        raise OSError("network = none needs namespaces, which this machine does not permit")
     if box["mounts"]:
         _enter_view(spec)
         if tmp_name:
@@ -93,12 +95,13 @@ def _enter_view(spec: dict[str, Any]) -> None:
     box = spec["box"]
     blocked, prefix = box["blocked_parent"], box["prefix"]
     sources = (spec["code_dir"], spec["layer_dir"], box["instances_dir"], prefix)
+    alone = _CLONE_NEWNET if box["alone"] else 0
     holder = next(h for h in _HOLDERS if not any(_is_under(s, h) for s in sources))
     if box["uid"]:
-        _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+        _check(_libc.unshare(_CLONE_NEWNS | alone), "unshare")
         _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     else:
-        _unshare_user()
+        _unshare_user(alone)
     _mount("tmpfs", holder, "tmpfs", _TMP_FLAGS, _SMALL)
     for key in ("code_dir", "layer_dir"):
         if spec[key]:
@@ -139,10 +142,10 @@ def _data_bytes() -> int:
         return int(file.read().split()[5]) * resource.getpagesize()
 
 
-def _unshare_user() -> None:
-    """Mounts of its own for a process without privileges, by way of a user namespace."""
+def _unshare_user(more: int = 0) -> None:
+    """Mounts (and `more`) of its own for a process without privileges, by a user namespace."""
     uid, gid = os.getuid(), os.getgid()
-    _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER), "unshare")
+    _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER | more), "unshare")
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
