@@ -87,7 +87,7 @@ def test_lines_fit_the_width() -> None:
         f"{path.relative_to(ROOT)}:{number}"
         for path in tracked(".py")
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(line) > LINE_CHARS_MAX and "noqa: E501" not in line and "tests" not in path.parts
+        if len(line.partition("  # noqa")[0]) > LINE_CHARS_MAX and "tests" not in path.parts
     ]
     assert found == []
 
@@ -96,16 +96,15 @@ def test_sql_lives_in_the_sqlite_store_alone() -> None:
     statement = re.compile(
         r"\b(SELECT\s+.+\s+FROM|INSERT\s+INTO|DELETE\s+FROM|CREATE\s+TABLE)\b", re.DOTALL
     )
-    found = []
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and statement.search(node.value)
-                and "\n\n" not in node.value
-            ):
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and statement.search(node.value)
+        and "\n\n" not in node.value
+    ]
     assert found == []
 
 

@@ -682,7 +682,6 @@ def test_a_function_without_network_sees_no_interface_but_its_own(world):
     assert outcome != "connected"
 
 
-
 @pytest.mark.parametrize("prepared", [False, True])
 def test_tmp_is_private_to_an_instance_and_removed_with_it(world, prepared):
     needs_mounts(world)
