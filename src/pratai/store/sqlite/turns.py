@@ -3,8 +3,9 @@
 A thread that wants the interpreter's lock gets it when another holds it for longer than the switch
 interval. A busy event loop lets go of it and takes it back many times in that interval, so that the
 wish starts anew each time and is never fulfilled: beside a loop at its limit a batch took seconds.
-So, while writes are outstanding and the loop is at its limit, the loop stops for a moment in every
-millisecond. A loop with idle time is never stopped.
+So, while a durable write or a read is waited for and the loop is at its limit, the loop stops for a
+moment in every millisecond. A loop with idle time is never stopped, nor one with best-effort writes
+alone. A shorter switch interval was tried in its place: the wish still starts anew each time.
 """
 
 from __future__ import annotations
