@@ -132,6 +132,7 @@ class Queues:
                 entries.extend(alive)
         if not self._queued:
             self._leave_ring()
+        self.drop_if_unused(queue)
         return invoke
 
     def pop(self, *, sync_only: bool = False) -> tuple[FunctionQueue, Invoke] | None:
