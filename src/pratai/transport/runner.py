@@ -8,6 +8,7 @@ stops a process.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -34,6 +35,9 @@ class Runner:
             Wake: self._wake,
             Count: self._count,
         }
+        #: Whether effects are being done, and what came meanwhile; empty between turns.
+        self._receiving = False
+        self._inbox: deque[Message] = deque()
         self._loop = asyncio.get_running_loop()
         #: The earliest wake asked for and its timer.
         self._wake_at_ms = 0
@@ -42,7 +46,24 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def receive(self, message: Message) -> None:
-        """Take a message now."""
+        """Take a message now, or right after the one whose effects are being done.
+
+        An effect may bring this core a further message before the next effect is done. Taken at
+        once, its effects would overtake those, and an instance would get its events in another
+        order than the core believes.
+        """
+        if self._receiving:
+            self._inbox.append(message)
+            return
+        self._receiving = True
+        try:
+            self._take(message)
+            while self._inbox:
+                self._take(self._inbox.popleft())
+        finally:
+            self._receiving = False
+
+    def _take(self, message: Message) -> None:
         try:
             does = self._does
             for effect in self._core.handle(message, now_ms()):
