@@ -22,7 +22,7 @@ EVENT_STREAM = "text/event-stream"
 #: Readers that follow at one time.
 FOLLOWERS_MAX = 256
 #: Time between two looks into the store.
-POLL_MS = 250
+POLL_MS = 100
 #: After this long without a record a comment is sent, so that a dead connection is noticed.
 KEEP_ALIVE_MS = 15_000
 
@@ -100,6 +100,7 @@ async def invocation_logs(call: Call) -> Response:
         grep=call.text("grep"),
         after=call.whole("after"),
         limit=call.whole("limit"),
+        tail=not call.whole("after"),
     )
     return await _lines(call.context.store, query)
 
