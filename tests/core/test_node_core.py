@@ -63,6 +63,7 @@ def node(**config: Any) -> Checked[Node]:
 def given(*messages: Message, **config: Any) -> Checked[Node]:
     """A node to which this was said, with version f prepared."""
     checked = node(**config)
+    checked.handle(Provision(version_id="default/f/1"))
     checked.handle(Prepared(version_id="default/f/1"))
     for message in messages:
         checked.handle(message)
@@ -665,6 +666,17 @@ def test_a_forgotten_version_loses_its_idle_instances_and_what_was_prepared() ->
 
     assert len(of_kind(effects, Stop)) == 2
     assert of_kind(effects, Drop) == [Drop("default/f/1")]
+
+
+def test_a_version_deleted_while_it_was_prepared_is_dropped_and_not_kept_warm() -> None:
+    checked = node()
+    checked.handle(Provision(version_id="default/f/1", count=1))
+    checked.handle(Forget(version_id="default/f/1"))
+
+    effects = checked.handle(Prepared(version_id="default/f/1", keep_warm=1))
+
+    assert effects == [Drop("default/f/1")]
+    assert checked.pool.versions == {}
 
 
 def test_a_draining_node_gives_back_events_and_goes_on_with_calls() -> None:

@@ -58,7 +58,7 @@ from pratai.wire.messages import (
 #: Memory that a node leaves to the rest of its machine.
 AVAILABLE_BYTES_MIN = 256 << 20
 #: Time between looks at an idle instance that is kept warm, at least.
-KEPT_LOOK_MS_MIN = 1_000
+LOOK_MS_MIN = 1_000
 
 
 class Node:
@@ -158,6 +158,9 @@ class Node:
     # from the service: versions and instances
 
     def _on_prepared(self, prepared: Prepared, now_ms: int, effects: list[Effect]) -> None:
+        if prepared.version_id not in self.pool.versions:  # deleted meanwhile
+            effects.append(Drop(prepared.version_id))
+            return
         pool = self.pool.of(prepared.version_id)
         if prepared.failure is None:
             pool.state = "ready"
@@ -175,8 +178,7 @@ class Node:
         if instance is None or instance.state != "starting":
             return
         pool = self.pool.versions[instance.version_id]
-        instance.start_us = ready.start_us
-        pool.start_us = ready.start_us
+        instance.start_us = pool.start_us = ready.start_us
         if pool.queue:
             self._give(instance, pool.queue.popleft(), now_ms, effects)
             self._advance(pool, now_ms, effects)
@@ -305,9 +307,7 @@ class Node:
                 effects.append(Count("instances_evicted"))
                 self._stop(resting, "the instance before it was stopped when idle", effects)
             else:
-                self._idle.add(
-                    instance_id, now_ms + max(KEPT_LOOK_MS_MIN, self._config.idle_max_ms)
-                )
+                self._idle.add(instance_id, now_ms + max(LOOK_MS_MIN, self._config.idle_max_ms))
         for deadlines in (self._deadlines, self._looks, self._warmings, self._idle):
             due_ms = deadlines.next_ms()
             if due_ms is not None:
@@ -330,8 +330,7 @@ class Node:
             for instance in list(pool.busy.values()):
                 while queue and len(instance.given) < depth and not instance.recalled:
                     self._give(instance, queue.popleft(), now_ms, effects)
-        wanted = instances_wanted(pool, self._config.start_wait_ms, now_ms)
-        for _ in range(wanted):
+        for _ in range(instances_wanted(pool, self._config.start_wait_ms, now_ms)):
             if not self._make_room(effects):
                 break
             self._start(pool, effects)
