@@ -41,7 +41,7 @@ class Gateway(Section, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Sync calls waiting for their result at one time.")
     ] = 4_096
     waiting_bytes_max: Annotated[
-        int, Meta(ge=1, description="Bytes of events that waiting sync calls may hold.")
+        int, Meta(ge=1, description="Bytes waiting sync calls may hold: of events, and of streams.")
     ] = 256 * 1024 * 1024
     deadline_grace_ms: Annotated[
         int, Meta(ge=0, description="How long past its deadline a result is still waited for.")

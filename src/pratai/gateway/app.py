@@ -7,6 +7,7 @@ HTTP only; admission, waiting and recording are `service.py`'s.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -36,6 +37,8 @@ _SUFFIX = "/invocations"
 KEY_CHARS_MAX = 255
 TRACE_CHARS_MAX = 512
 TIMEOUT_DIGITS_MAX = 16
+#: A stream whose caller takes nothing for this long is broken off.
+SLOW_READER_S = 30.0
 
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -309,14 +312,20 @@ class App:
             (b"x-accel-buffering", b"no"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        while True:
-            if call.chunks:
-                await send({"type": "http.response.body", "body": call.take(), "more_body": True})
-                continue
-            if call.result is not None:
-                break
-            await self._service.more(call)
+        try:
+            while call.chunks or call.result is None:
+                await self._service.more(call)
+                if call.chunks:
+                    part = self._service.take(call)
+                    async with asyncio.timeout(SLOW_READER_S):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
+        except TimeoutError:
+            count("streams_too_slow")
+            self._service.cancel(call)
+        finally:
+            self._service.drop(call)
         result = call.result
+        assert result is not None, "the loop ends with it"
         self._service.finish(call, result, self._service.elapsed_us(call))
         if result.outcome != "succeeded":
             raise StreamBroken(result.failure.error_message if result.failure else result.outcome)

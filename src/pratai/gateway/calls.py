@@ -9,6 +9,9 @@ from pratai.model.function import Version
 from pratai.model.invocation import Invocation, Mark, Mode
 from pratai.wire.messages import Invoke, Result
 
+#: Written to a connection at once; what waits behind it is counted, what is written is not.
+TAKE_BYTES = 256 * 1024
+
 
 class Call:
     """A sync call that waits. `begun` resolves to its `Result`, or to None when it streams."""
@@ -66,11 +69,19 @@ class Call:
         self._wake()
 
     def take(self) -> bytes:
-        """Everything streamed since the last time."""
-        parts = b"".join(self.chunks)
+        """The oldest of what was streamed, about `TAKE_BYTES` at a time."""
+        parts, size = [], 0
+        while self.chunks and size < TAKE_BYTES:
+            parts.append(self.chunks.popleft())
+            size += len(parts[-1])
+        self.chunk_bytes -= size
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def drop(self) -> int:
+        """Forget what nobody will read; how many bytes."""
+        size, self.chunk_bytes = self.chunk_bytes, 0
         self.chunks.clear()
-        self.chunk_bytes = 0
-        return parts
+        return size
 
     def _wake(self) -> None:
         if self.more is not None and not self.more.done():

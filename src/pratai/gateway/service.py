@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from msgspec.structs import replace
+
 from pratai import ids
 from pratai.clock import monotonic_us, now_ms
 from pratai.config.schema import Config
@@ -58,6 +60,8 @@ class GatewayService(Runner):
         self._durations = durations
         #: {request_id: call} of everybody who waits here.
         self._calls: dict[str, Call] = {}
+        #: Streamed bytes that wait for their callers, of all calls; bounded, see `_chunk`.
+        self._chunk_bytes = 0
         #: Calls not watched yet, oldest first, with how to notice that the caller has gone.
         self._unwatched: deque[tuple[float, Call, Watch]] = deque()
         self._watch_timer: asyncio.TimerHandle | None = None
@@ -160,6 +164,7 @@ class GatewayService(Runner):
     def cancel(self, call: Call) -> None:
         """The caller has gone: free the call's place, wherever it is."""
         self._calls.pop(call.invoke.request_id, None)
+        self.drop(call)
         count("callers_gone")
         if not call.invoke.journalled:
             self.receive(Cancel(request_id=call.invoke.request_id))
@@ -169,6 +174,27 @@ class GatewayService(Runner):
         """Wait until a streaming call has more chunks or its result."""
         if not call.chunks and call.result is None:
             await self._news(call)
+
+    async def whole(self, call: Call) -> Result:
+        """Wait for a call's result, joined if it streams; for callers that take it in one piece."""
+        try:
+            await call.begun
+            while call.result is None:
+                await self._news(call)
+        except asyncio.CancelledError:
+            self.cancel(call)
+            raise
+        result = call.result
+        if not call.chunks:
+            return result
+        parts = []
+        while call.chunks:
+            parts.append(self.take(call))
+        return replace(result, payload=b"".join(parts), content_type=call.content_type)
+
+    def drop(self, call: Call) -> None:
+        """Forget what was streamed for a caller that takes no more of it."""
+        self._chunk_bytes -= call.drop()
 
     async def _news(self, call: Call) -> None:
         """Wait for the next chunk or the result, whatever is there already: always waits."""
@@ -240,9 +266,20 @@ class GatewayService(Runner):
         if call is None:
             return
         call.add(effect.payload, effect.content_type)
+        self._chunk_bytes += len(effect.payload)
         if call.chunk_bytes > CHUNK_BYTES_MAX:
             count("streams_too_slow")
             self.cancel(call)
+        elif self._chunk_bytes > self._config.gateway.waiting_bytes_max:
+            count("streams_too_slow")
+            self.cancel(max(self._calls.values(), key=_chunk_bytes_of))
+
+    def take(self, call: Call) -> bytes:
+        """The next part of a streamed result, for its caller."""
+        before = call.chunk_bytes
+        part = call.take()
+        self._chunk_bytes -= before - call.chunk_bytes
+        return part
 
     # async, and sync with an idempotency key
 
@@ -369,6 +406,10 @@ class GatewayService(Runner):
     def waiting(self) -> int:
         """Sync calls that wait here."""
         return len(self._calls)
+
+
+def _chunk_bytes_of(call: Call) -> int:
+    return call.chunk_bytes
 
 
 def _result_of(found: Invocation) -> Result:

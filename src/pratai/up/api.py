@@ -126,18 +126,9 @@ class ApiParts:
             trigger="endpoint",
             request_id=call.request_id,
         )
-        try:
-            result = await made.begun
-            while result is None:
-                await running.gateway.more(made)
-                result = made.result
-        except asyncio.CancelledError:
-            running.gateway.cancel(made)
-            raise
-        if result.streamed:
-            result = msgspec.structs.replace(
-                result, payload=made.take(), content_type=made.content_type
-            )
+        if call.gone is not None:
+            running.gateway.watch(made, call.gone)
+        result = await running.gateway.whole(made)
         running.gateway.finish(made, result, running.gateway.elapsed_us(made))
         return InvokeAnswer(result=result, version=version)
 

@@ -34,6 +34,8 @@ class InvokeCall(msgspec.Struct, frozen=True, kw_only=True):
     trace: str = ""
     #: The id to run it under, since the event tells it already; "" = a new one.
     request_id: str = ""
+    #: Returns when the caller has hung up, whose call is then cancelled; None = it is not watched.
+    gone: Callable[[], Awaitable[None]] | None = None
 
 
 class InvokeAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,9 +46,16 @@ async def call_endpoint(call: Call) -> Response:
             payload=event,
             request_id=request.request_id,
             trace=call.request.headers.get("traceparent", "")[:256],
+            gone=lambda: _gone(call.request),
         )
     )
     return _response(answer)
+
+
+async def _gone(request: Request) -> None:
+    """Return when the caller has hung up; its body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _version(call: Call) -> tuple[Version, bool]:
