@@ -19,7 +19,7 @@ from pratai.model.node import Capacity
 from pratai.sim.checkers import Broken, Checkers
 from pratai.sim.instances import NodeProcess
 from pratai.sim.journal import Journal
-from pratai.sim.network import Network
+from pratai.sim.network import HELD_UP_MS_MAX, Network
 from pratai.sim.process import GatewayProcess, SchedulerProcess
 from pratai.sim.timeline import Timeline
 from pratai.sim.workload import FUNCTIONS, NAMESPACE, Call, invocation_of, invoke_of, plan
@@ -136,6 +136,7 @@ class World:
             if self.timeline.now_ms > quiet_ms:
                 raise self._left_over()
             self.timeline.run_until(self.timeline.now_ms + SLICE_MS)
+        self.timeline.run_until(self.timeline.now_ms + HELD_UP_MS_MAX)
         self._keep_nothing_warm()
         rest_ms = 2 * self.config.node.idle_max_ms + self.config.scheduler.node_silence_max_ms
         self.timeline.run_until(self.timeline.now_ms + rest_ms + SLICE_MS)
