@@ -153,9 +153,9 @@ def test_a_flood_of_events_is_refused_beyond_the_backlog_and_all_accepted_run(
             refused.append(answer)
 
     began = time.monotonic()
-    with Memory(own_platform.process.pid if own_platform.process else 0) as memory:
-        with ThreadPoolExecutor(16) as pool:
-            list(pool.map(send, range(3_000)))
+    assert own_platform.process is not None
+    with Memory(own_platform.process.pid) as memory, ThreadPoolExecutor(16) as pool:
+        list(pool.map(send, range(3_000)))
     took_s = time.monotonic() - began
 
     print(
@@ -173,4 +173,4 @@ def test_a_flood_of_events_is_refused_beyond_the_backlog_and_all_accepted_run(
     assert {own_platform.wait_done(name, 60)["outcome"] for name in accepted} == {"succeeded"}
     again = own_platform.invoke("sleeper", 1, prefer="respond-async")
     assert again.status == 202, "there is room again"
-    assert len(descendants(own_platform.process.pid if own_platform.process else 0)) < 40
+    assert len(descendants(own_platform.process.pid)) < 40
