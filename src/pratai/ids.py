@@ -19,27 +19,24 @@ NodeId = NewType("NodeId", str)
 
 def request_id() -> RequestId:
     """A new request id, e.g. `01933b7e-8f1a-7c3e-9d0a-5f2b8c6d4e1f`."""
-    stamp = time.time_ns() // 1_000_000
-    tail = _random_hex()
-    head = f"{stamp:012x}"
-    variant = "89ab"[int(tail[3], 16) & 3]
-    return RequestId(f"{head[:8]}-{head[8:]}-7{tail[:3]}-{variant}{tail[4:7]}-{tail[8:20]}")
+    head = f"{time.time_ns() // 1_000_000:012x}"
+    if not _pool:
+        _fill_pool()
+    return RequestId(f"{head[:8]}-{head[8:]}{_pool.pop()}")
 
 
-#: Random bytes drawn ahead, as hex: one system call serves many ids.
-_POOL_BYTES, _EACH_BYTES = 4_000, 10
+#: Random ends of request ids, made ahead: one system call and one loop serve many ids.
+_POOL_SIZE, _EACH_BYTES = 400, 10
 _pool: list[str] = []
 
 
-def _random_hex() -> str:
-    """Ten random bytes as hex."""
-    if not _pool:
-        drawn = os.urandom(_POOL_BYTES).hex()
-        _pool.extend(
-            drawn[start : start + 2 * _EACH_BYTES]
-            for start in range(0, 2 * _POOL_BYTES, 2 * _EACH_BYTES)
-        )
-    return _pool.pop()
+def _fill_pool() -> None:
+    """Make the part of ids behind their time: version, random, variant, random."""
+    drawn = os.urandom(_POOL_SIZE * _EACH_BYTES).hex()
+    for start in range(0, len(drawn), 2 * _EACH_BYTES):
+        tail = drawn[start : start + 2 * _EACH_BYTES]
+        variant = "89ab"[int(tail[3], 16) & 3]
+        _pool.append(f"-7{tail[:3]}-{variant}{tail[4:7]}-{tail[8:20]}")
 
 
 def node_id() -> NodeId:

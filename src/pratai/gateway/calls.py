@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from pratai.model.function import Version
 from pratai.model.invocation import Invocation, Mark, Mode
@@ -22,6 +23,7 @@ class Call:
         "chunk_bytes",
         "chunks",
         "content_type",
+        "gone",
         "invoke",
         "more",
         "qualifier",
@@ -49,6 +51,8 @@ class Call:
         self.chunk_bytes = 0
         self.content_type = ""
         self.result: Result | None = None
+        #: How to notice that the caller has gone; None when nobody watches, or somebody does.
+        self.gone: Callable[[], Awaitable[None]] | None = None
         #: Resolved when there are more chunks, or the result, for who waits for them.
         self.more: asyncio.Future[None] | None = None
 

@@ -7,7 +7,6 @@ that a repetition finds the first one's result, whatever was killed in between.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
@@ -62,10 +61,7 @@ class GatewayService(Runner):
         self._calls: dict[str, Call] = {}
         #: Streamed bytes that wait for their callers, of all calls; bounded, see `_chunk`.
         self._chunk_bytes = 0
-        #: Calls not watched yet, oldest first, with how to notice that the caller has gone.
-        self._unwatched: deque[tuple[float, Call, Watch]] = deque()
         self._watch_timer: asyncio.TimerHandle | None = None
-        self._record_all = config.store.record_sync == "all"
         #: Request ids journalled by this process while the scheduler recovers; None afterwards.
         self.fresh: set[str] | None = set()
         #: The second in which throttled calls were recorded, and how many.
@@ -127,21 +123,22 @@ class GatewayService(Runner):
 
         Watching costs a task, so only calls that take longer than `WATCH_AFTER_S` are watched.
         """
-        self._unwatched.append((self._loop.time() + WATCH_AFTER_S, call, gone))
+        call.gone = gone
         if self._watch_timer is None:
             self._watch_timer = self._loop.call_later(WATCH_AFTER_S, self._watch_due)
 
     def _watch_due(self) -> None:
+        """Watch who has waited long. Calls are in the order they began: few are looked at."""
         self._watch_timer = None
-        now_s = self._loop.time()
-        unwatched = self._unwatched
-        while unwatched and (unwatched[0][0] <= now_s or unwatched[0][1].result is not None):
-            _, call, gone = unwatched.popleft()
-            if call.result is None:
+        begun_before_us = monotonic_us() - round(WATCH_AFTER_S * 1e6)
+        for call in self._calls.values():
+            if call.began_us > begun_before_us:
+                break
+            gone, call.gone = call.gone, None
+            if gone is not None:
                 self._begin(self._loop.create_task(self._cancel_when_gone(call, gone)))
-        if unwatched:
-            delay_s = max(0.001, unwatched[0][0] - now_s)
-            self._watch_timer = self._loop.call_later(delay_s, self._watch_due)
+        if self._calls:
+            self._watch_timer = self._loop.call_later(WATCH_AFTER_S, self._watch_due)
 
     async def _cancel_when_gone(self, call: Call, gone: Watch) -> None:
         watcher = asyncio.ensure_future(gone())
@@ -245,7 +242,7 @@ class GatewayService(Runner):
     def _is_recorded(self, outcome: str, at_ms: int) -> bool:
         """Failures always are; of refused calls, which come in floods, a few each second."""
         if outcome == "succeeded":
-            return self._record_all
+            return self._store.wants_success()
         if outcome != "throttled":
             return True
         second, recorded = self._throttled
@@ -365,6 +362,7 @@ class GatewayService(Runner):
             began_us=monotonic_us(),
             begun=self._loop.create_future(),
         )
+        self._calls[invoke.request_id] = call
         self._begin(self._loop.create_task(self._follow(call, accepted.request_id)))
         return call
 
@@ -385,6 +383,7 @@ class GatewayService(Runner):
                 next=error.next_step,
             )
             result = Result(request_id=request_id, outcome="crashed", failure=failure)
+        self._calls.pop(call.invoke.request_id, None)
         if call.result is None:
             call.answer(result)
 

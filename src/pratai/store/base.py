@@ -219,6 +219,13 @@ class Store(Protocol):
         """`done`. Durable. False, and nothing changed, when it was done already."""
         ...
 
+    def wants_success(self) -> bool:
+        """Whether the record of a further successful sync call would be kept; asked before it is
+        made, since making it costs more than everything else. Samples when the buffer fills;
+        what is not wanted is counted.
+        """
+        ...
+
     def record(self, invocation: Invocation) -> None:
         """Keep the record of a finished sync call, best effort: bounded, sampled when full,
         failures always kept.

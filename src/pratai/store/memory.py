@@ -202,6 +202,10 @@ class MemoryStore:
         )
         return True
 
+    def wants_success(self) -> bool:
+        """True unless successes are not recorded at all."""
+        return self._config.record_sync == "all"
+
     def record(self, invocation: Invocation) -> None:
         """Keep the record of a finished sync call."""
         self._check_open()

@@ -29,8 +29,8 @@ _Write = tuple[int, Any, None]
 class Buffers:
     """Holds at most `records_max` of each kind and `BYTES_MAX` bytes; what does not fit is counted.
 
-    A record of a success that finds its buffer half full is kept for every `SAMPLE`th only, and
-    dropped when it is full; one of a failure takes the place of the oldest success, or, where there
+    Of successes that find their buffer half full every `SAMPLE`th is wanted; one that finds it full
+    is dropped; one of a failure takes the place of the oldest success, or, where there
     is none, of the oldest failure. At most `batch_max` records and logs leave in a period.
     """
 
@@ -74,15 +74,20 @@ class Buffers:
         """Forget a lease whose outcome is about to be written."""
         self._leases.pop((namespace, request_id), None)
 
+    def wants_success(self) -> bool:
+        """Whether to offer the record of a further success; what is not wanted is counted."""
+        if not self._keep_successes:
+            return False
+        if 2 * len(self._successes) < self._records_max or self._is_sample():
+            return True
+        self._dropped_here += 1
+        return False
+
     def add_record(self, invocation: Invocation) -> bool:
         """Keep the record of a sync call, if there is room for it."""
         succeeded = invocation.outcome == "succeeded"
-        if succeeded:
-            if not self._keep_successes:
-                return False
-            if 2 * len(self._successes) >= self._records_max and not self._is_sample():
-                self._dropped_here += 1
-                return False
+        if succeeded and not self._keep_successes:
+            return False
         size = len(invocation.event or b"") + len(invocation.result or b"")
         if not self._has_room(size) and (succeeded or not self._make_room(size)):
             self._dropped_here += 1

@@ -155,6 +155,10 @@ class SqliteStore:
         changed: bool = await future
         return changed
 
+    def wants_success(self) -> bool:
+        """Whether a further success would be kept."""
+        return self._buffers.wants_success()
+
     def record(self, invocation: Invocation) -> None:
         """Keep the record of a finished sync call, best effort; turned into a row by the writer."""
         writer = self._writer
