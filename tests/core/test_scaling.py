@@ -8,7 +8,7 @@ import pytest
 from tests.builders import NOW, dispatch
 
 from pratai.node.pool import Held, Pool, VersionPool
-from pratai.node.scaling import SHORT_US_MAX, depth_of, instances_wanted, may_stall, stalled
+from pratai.node.scaling import DEPTH_US_MAX, depth_of, instances_wanted, may_stall, stalled
 
 START_WAIT_MS = 5
 
@@ -78,7 +78,8 @@ def test_keeping_warm_waits_after_failed_starts_and_calls_do_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run_us", "depth"), [(0, 1), (1, 4), (SHORT_US_MAX - 1, 4), (SHORT_US_MAX, 1)]
+    ("run_us", "depth"),
+    [(0, 1), (1, 4), (DEPTH_US_MAX // 2, 2), (DEPTH_US_MAX, 1), (10 * DEPTH_US_MAX, 1)],
 )
 def test_only_functions_known_to_be_short_are_served_at_depth(run_us: int, depth: int) -> None:
     assert depth_of(version(run_us=run_us), 4) == depth

@@ -115,8 +115,8 @@ class Node(Section, frozen=True, kw_only=True):
         Meta(ge=0, description="A call waits this long for a busy instance before one is added."),
     ] = 5
     depth: Annotated[
-        int, Meta(ge=1, le=8, description="Events handed to one instance of a short function.")
-    ] = 2
+        int, Meta(ge=1, le=64, description="Most events handed to one instance, if it is fast.")
+    ] = 8
     heartbeat_ms: Annotated[int, Meta(ge=10, description="Time between heartbeats.")] = 2_000
     log_bytes_max: Annotated[
         int, Meta(ge=0, description="Log text kept of one invocation; the rest is counted.")

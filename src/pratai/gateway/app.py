@@ -9,38 +9,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
-
-import msgspec
 
 from pratai import ids
 from pratai.config.schema import Config
-from pratai.errors import CallerError, InvalidField, PayloadTooLarge, PrataiError
+from pratai.errors import PrataiError
 from pratai.gateway.auth import KeyRing, choose_namespace
 from pratai.gateway.calls import Call
 from pratai.gateway.catalog import Catalog
 from pratai.gateway.problems import problem_bytes, result_problem
+from pratai.gateway.request import Request, Scope, check_event, is_invoke, is_json, too_large
 from pratai.gateway.service import GatewayService
 from pratai.metrics import count
 from pratai.model.function import Version
 from pratai.wire.messages import Result
 
-Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_PREFIX = "/v1/functions/"
-_SUFFIX = "/invocations"
-#: Longest `Idempotency-Key` and `traceparent` that are taken.
-KEY_CHARS_MAX = 255
-TRACE_CHARS_MAX = 512
-TIMEOUT_DIGITS_MAX = 16
 #: A stream whose caller takes nothing for this long is broken off.
 SLOW_READER_S = 30.0
 
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+#: Head of most answers, in one go; the general way is below.
+_SUCCESS = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\npratai-request-id: %b\r\n"
+    b"pratai-outcome: succeeded\r\npratai-start-kind: %b\r\n"
+    b"server-timing: queue;dur=%.3f, start;dur=%.3f, run;dur=%.3f\r\n\r\n"
+)
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
 
 
 class CallerGone(Exception):
@@ -49,84 +50,6 @@ class CallerGone(Exception):
 
 class StreamBroken(Exception):
     """A streamed result failed midway; the connection is closed so that it cannot look whole."""
-
-
-class Request:
-    """The parts of an invoke request that matter, read in one pass over its headers."""
-
-    __slots__ = (
-        "authorization",
-        "content_length",
-        "content_type",
-        "idempotency_key",
-        "name",
-        "namespace",
-        "prefer",
-        "qualifier",
-        "timeout",
-        "trace",
-    )
-
-    def __init__(self, scope: Scope) -> None:
-        self.name: str = scope["path"][len(_PREFIX) : -len(_SUFFIX)]
-        self.authorization = b""
-        self.content_type = "application/json"
-        self.content_length = b""
-        self.idempotency_key = ""
-        self.namespace = ""
-        self.prefer = b""
-        self.timeout = b""
-        self.trace = ""
-        for key, value in scope["headers"]:
-            if key == b"authorization":
-                self.authorization = value
-            elif key == b"content-type":
-                self.content_type = value.decode("latin-1")
-            elif key == b"content-length":
-                self.content_length = value
-            elif key == b"prefer":
-                self.prefer = value
-            elif key == b"idempotency-key":
-                self.idempotency_key = value.decode("latin-1") or _refuse_empty("Idempotency-Key")
-            elif key == b"pratai-timeout-ms":
-                self.timeout = value or b"empty"
-            elif key == b"traceparent":
-                self.trace = value.decode("latin-1")[:TRACE_CHARS_MAX]
-            elif key == b"pratai-namespace":
-                self.namespace = value.decode("latin-1") or _refuse_empty("Pratai-Namespace")
-        self.qualifier = _qualifier(scope["query_string"]) if scope["query_string"] else ""
-
-    @property
-    def wants_async(self) -> bool:
-        """Whether the caller prefers not to wait (RFC 7240)."""
-        return bool(self.prefer) and b"respond-async" in self.prefer.lower()
-
-    def timeout_ms(self, version: Version) -> int:
-        """The caller's timeout, at most the function's own."""
-        if not self.timeout:
-            return version.config.timeout_ms
-        digits = self.timeout.isdigit() and len(self.timeout) <= TIMEOUT_DIGITS_MAX
-        if not digits or not 1 <= int(self.timeout) <= 900_000:
-            raise InvalidField(
-                "Pratai-Timeout-Ms is not a number of milliseconds in 1..900000",
-                field="Pratai-Timeout-Ms",
-                value=self.timeout[:80].decode("latin-1"),
-                allowed="1..900000",
-                next_step="Send a whole number of milliseconds, or leave the header out.",
-            )
-        return min(int(self.timeout), version.config.timeout_ms)
-
-    def check_key(self) -> None:
-        """Refuse an idempotency key that cannot be kept."""
-        key = self.idempotency_key
-        if len(key) > KEY_CHARS_MAX or not (key.isascii() and key.isprintable()):
-            raise InvalidField(
-                f"Idempotency-Key must be 1 to {KEY_CHARS_MAX} printable characters",
-                field="Idempotency-Key",
-                value=key[:80],
-                allowed=f"1..{KEY_CHARS_MAX} printable characters",
-                next_step="Use e.g. a UUID.",
-            )
 
 
 class App:
@@ -149,12 +72,107 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path: str = scope["path"]
-            if path.startswith(_PREFIX) and path.endswith(_SUFFIX) and path.count("/") == 4:
-                await self._invoke(scope, receive, send)
-                return
+        if scope["type"] == "http" and scope["method"] == "POST" and is_invoke(scope["path"]):
+            await self._invoke(scope, receive, send)
+            return
         await self._api(scope, receive, send)
+
+    # the short way, `direct.py`
+
+    def begin_at_once(
+        self, scope: Scope, event: bytes, listener: Callable[[Call], None]
+    ) -> Call | None:
+        """Begin a sync call if nothing must be awaited for it and nothing is wrong with it."""
+        if not is_invoke(scope["path"]):
+            return None
+        try:
+            request = Request(scope)
+            principal = self._keys.authenticate_cached(request.authorization)
+            if (
+                principal is None
+                or request.prefer
+                or request.idempotency_key
+                or request.namespace
+                or len(event) > self._config.gateway.sync_event_bytes_max
+            ):
+                return None
+            version = self._catalog.resolve_cached(
+                principal.namespace, request.name, request.qualifier, ids.chance()
+            )
+            if version is None:
+                return None
+            if event and is_json(request.content_type):
+                check_event(event)
+            timeout_ms = request.timeout_ms(version) if request.timeout else 0
+        except PrataiError:
+            return None  # the long way finds it again, and says so
+        return self._service.begin(
+            version,
+            event,
+            content_type=request.content_type,
+            qualifier=request.qualifier,
+            timeout_ms=timeout_ms,
+            trace=request.trace,
+            listener=listener,
+        )
+
+    def answer_bytes(self, call: Call, *, keep_alive: bool) -> tuple[bytes, bytes]:
+        """Head and body of the answer to a call that has its result."""
+        result = call.result
+        assert result is not None, "it is answered"
+        total_us = self._service.elapsed_us(call)
+        if result.outcome == "succeeded" and keep_alive:
+            return _SUCCESS % (
+                result.content_type.encode("latin-1"),
+                len(result.payload),
+                result.request_id.encode(),
+                result.start_kind.encode(),
+                max(0, total_us - result.start_us - result.run_us) / 1_000,
+                result.start_us / 1_000,
+                result.run_us / 1_000,
+            ), result.payload
+        status, body, headers = 200, result.payload, _call_headers(result, total_us)
+        if result.outcome == "succeeded":
+            headers.append((b"content-type", result.content_type.encode("latin-1")))
+        else:
+            status, more, body = result_problem(result, result.request_id)
+            headers.extend(more)
+        lines = [_STATUS_LINES[status]]
+        lines.extend(b"%b: %b\r\n" % header for header in headers)
+        lines.append(
+            b"pratai-request-id: %b\r\ncontent-length: %d\r\n%b\r\n"
+            % (
+                result.request_id.encode(),
+                len(body),
+                b"" if keep_alive else b"connection: close\r\n",
+            )
+        )
+        return b"".join(lines), body
+
+    def streamer(self, call: Call) -> ASGIApp:
+        """An ASGI application that writes the answer of a call that streams."""
+
+        async def stream(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+
+            async def gone() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+
+            self._service.watch(call, gone)
+            await self._stream(call, send)
+
+        return stream
+
+    def finish(self, call: Call) -> None:
+        """Record an answered call."""
+        if call.result is not None:
+            self._service.finish(call, call.result, self._service.elapsed_us(call))
+
+    def cancel(self, call: Call) -> None:
+        """The caller has gone."""
+        self._service.cancel(call)
+
+    # the long way
 
     async def _invoke(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = ids.request_id()
@@ -194,7 +212,7 @@ class App:
         )
         length = request.content_length
         if length and length.isdigit() and int(length[:20]) > limit:
-            raise _too_large(int(length[:20]), limit)
+            raise too_large(int(length[:20]), limit)
         message = await receive()
         if message["type"] == "http.disconnect":
             raise CallerGone
@@ -208,12 +226,12 @@ class App:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > limit:
-                    raise _too_large(size, limit)
+                    raise too_large(size, limit)
             event = b"".join(parts)
         if len(event) > limit:
-            raise _too_large(len(event), limit)
-        if event and _is_json(request.content_type):
-            _check_event(event)
+            raise too_large(len(event), limit)
+        if event and is_json(request.content_type):
+            check_event(event)
         return event
 
     async def _accept(self, request: Request, version: Version, event: bytes, send: Send) -> None:
@@ -270,6 +288,7 @@ class App:
                 request_id=request_id,
             )
         begun = call.begun
+        assert begun is not None, "it has no listener"
         if not begun.done():
 
             async def gone() -> None:
@@ -330,70 +349,6 @@ class App:
         if result.outcome != "succeeded":
             raise StreamBroken(result.failure.error_message if result.failure else result.outcome)
         await send({"type": "http.response.body", "body": b""})
-
-
-def _refuse_empty(header: str) -> str:
-    raise InvalidField(
-        f"{header} is empty",
-        field=header,
-        value="",
-        allowed="at least one character",
-        next_step=f"Give {header} a value, or leave it out.",
-    )
-
-
-def _is_json(content_type: str) -> bool:
-    if content_type == "application/json":
-        return True
-    kind = content_type.split(";", 1)[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json")
-
-
-def _check_event(event: bytes) -> None:
-    """Refuse an event that is not the JSON it says it is."""
-    try:
-        _check_json(event)
-        if not event.isascii():
-            event.decode()
-    except msgspec.DecodeError as error:
-        why = str(error)
-    except UnicodeDecodeError as error:
-        why = f"byte {error.start} is not UTF-8"
-    except RecursionError:
-        why = "it is nested too deeply"
-    else:
-        return
-    raise CallerError(
-        f"the event says it is JSON but does not parse: {why}",
-        code="invalid_json",
-        field="body",
-        next_step="Send valid JSON, or say what it is in Content-Type.",
-    )
-
-
-def _qualifier(query: bytes) -> str:
-    qualifier = ""
-    for key, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if key != "qualifier":
-            raise InvalidField(
-                f"there is no query parameter {key!r} here",
-                field=key[:80],
-                value=value[:80],
-                allowed=["qualifier"],
-                next_step="Use `qualifier`, or none.",
-            )
-        qualifier = value
-    return qualifier
-
-
-def _too_large(size: int, limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"the event has {size} bytes, above the limit of {limit}",
-        field="body",
-        value=size,
-        allowed=f"at most {limit} bytes",
-        next_step="Send less, or store it elsewhere and send where it is.",
-    )
 
 
 def _call_headers(result: Result, total_us: int) -> list[tuple[bytes, bytes]]:

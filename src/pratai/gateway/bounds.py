@@ -52,7 +52,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._patience is not None:
             self._forget_patience()
         super().data_received(data)
-        self._judge(len(data))
+        cycle = self.cycle
+        if self._head_bytes or cycle is None or cycle.more_body or "method" not in self.scope:
+            self._judge(len(data))
 
     def _judge(self, received: int) -> None:
         """Look at what the bytes left unfinished: nothing, a head or a body."""

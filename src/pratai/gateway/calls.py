@@ -15,7 +15,10 @@ TAKE_BYTES = 256 * 1024
 
 
 class Call:
-    """A sync call that waits. `begun` resolves to its `Result`, or to None when it streams."""
+    """A sync call that waits. `begun` resolves to its `Result`, or to None when it streams.
+
+    With a `listener` nobody awaits: it is called once, with the result or the first chunk there.
+    """
 
     __slots__ = (
         "began_us",
@@ -25,6 +28,7 @@ class Call:
         "content_type",
         "gone",
         "invoke",
+        "listener",
         "more",
         "qualifier",
         "result",
@@ -38,14 +42,17 @@ class Call:
         *,
         qualifier: str,
         began_us: int,
-        begun: asyncio.Future[Result | None],
+        begun: asyncio.Future[Result | None] | None,
+        listener: Callable[[Call], None] | None = None,
     ) -> None:
         self.invoke = invoke
         self.version = version
         self.qualifier = qualifier
         #: When it was accepted, on the monotonic clock.
         self.began_us = began_us
+        #: None with a listener.
         self.begun = begun
+        self.listener = listener
         #: Parts of a streamed result not yet written to the caller.
         self.chunks: deque[bytes] = deque()
         self.chunk_bytes = 0
@@ -59,18 +66,14 @@ class Call:
     def answer(self, result: Result) -> None:
         """The result is there."""
         self.result = result
-        if not self.begun.done():
-            self.begun.set_result(result)
-        self._wake()
+        self._tell(result)
 
     def add(self, payload: bytes, content_type: str) -> None:
         """A part of the result is there."""
         self.content_type = self.content_type or content_type
         self.chunks.append(payload)
         self.chunk_bytes += len(payload)
-        if not self.begun.done():
-            self.begun.set_result(None)
-        self._wake()
+        self._tell(None)
 
     def take(self) -> bytes:
         """The oldest of what was streamed, about `TAKE_BYTES` at a time."""
@@ -87,7 +90,13 @@ class Call:
         self.chunks.clear()
         return size
 
-    def _wake(self) -> None:
+    def _tell(self, result: Result | None) -> None:
+        listener, begun = self.listener, self.begun
+        if listener is not None:
+            self.listener = None
+            listener(self)
+        elif begun is not None and not begun.done():
+            begun.set_result(result)
         if self.more is not None and not self.more.done():
             self.more.set_result(None)
 

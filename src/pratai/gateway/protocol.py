@@ -47,10 +47,22 @@ class HoldingTransport:
         else:
             self._transport.write(data)
 
+    def write_whole(self, head: bytes, body: bytes) -> None:
+        """Write an answer that is there as a whole."""
+        if len(body) < JOIN_BYTES_MAX:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
     def close(self) -> None:
         """Close once everything is written."""
         self._flush()
         self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether it closes; asked for every request, so not left to `__getattr__`."""
+        return self._transport.is_closing()
 
     def _flush(self) -> None:
         head = self._head
@@ -71,6 +83,10 @@ class HoldingTransport:
 class HoldingProtocol(BoundedProtocol):
     """One HTTP connection."""
 
+    #: The transport under its own type.
+    _holding: HoldingTransport
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection."""
-        super().connection_made(cast("asyncio.Transport", HoldingTransport(transport, self.loop)))
+        self._holding = HoldingTransport(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._holding))

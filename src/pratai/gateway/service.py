@@ -83,8 +83,11 @@ class GatewayService(Runner):
         trace: str = "",
         trigger: str = "http",
         request_id: str = "",
+        listener: Callable[[Call], None] | None = None,
     ) -> Call:
-        """Begin a sync call of a version; wait for its `begun`."""
+        """Begin a sync call of a version; wait for its `begun`, or be told as its `listener`,
+        which may be before this returns.
+        """
         config = version.config
         at_ms = now_ms()
         timeout_ms = timeout_ms or config.timeout_ms
@@ -104,15 +107,22 @@ class GatewayService(Runner):
             trace=trace,
             trigger=trigger,
         )
-        return self._begin_call(invoke, version, qualifier)
+        return self._begin_call(invoke, version, qualifier, listener)
 
-    def _begin_call(self, invoke: Invoke, version: Version, qualifier: str) -> Call:
+    def _begin_call(
+        self,
+        invoke: Invoke,
+        version: Version,
+        qualifier: str,
+        listener: Callable[[Call], None] | None = None,
+    ) -> Call:
         call = Call(
             invoke,
             version,
             qualifier=qualifier,
             began_us=monotonic_us(),
-            begun=self._loop.create_future(),
+            begun=self._loop.create_future() if listener is None else None,
+            listener=listener,
         )
         self._calls[invoke.request_id] = call
         self.receive(invoke)
@@ -153,7 +163,7 @@ class GatewayService(Runner):
 
     async def _ended_call(self, call: Call) -> None:
         while call.result is None:
-            if call.begun.done():
+            if call.begun is None or call.begun.done():
                 await self._news(call)
             else:
                 await asyncio.wait({call.begun})
@@ -175,6 +185,7 @@ class GatewayService(Runner):
     async def whole(self, call: Call) -> Result:
         """Wait for a call's result, joined if it streams; for callers that take it in one piece."""
         try:
+            assert call.begun is not None, "it has no listener"
             await call.begun
             while call.result is None:
                 await self._news(call)

@@ -5,7 +5,7 @@ started when what waits would wait longer than a start is worth (`start_wait_ms`
 smoothed run time, and at the latest when something has waited that long. So a function of
 microseconds is served by few busy instances, and one that sleeps gets an instance for each call.
 
-Short functions are given up to `depth` events at once, so that an instance that ends one finds the
+Fast functions are given up to `depth` events at once, so that an instance that ends one finds the
 next waiting in its socket. Events behind one that turns out long are recalled.
 """
 

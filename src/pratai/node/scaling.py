@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pratai.node.pool import Instance, VersionPool
 
-#: A function is short, and served at depth, while its smoothed run time is below this.
-SHORT_US_MAX = 1_000
+#: Events given to one instance may take this long together; longer ones are given singly.
+DEPTH_US_MAX = 500
 
 
 def instances_wanted(pool: VersionPool, start_wait_ms: int, now_ms: int) -> int:
@@ -38,7 +38,7 @@ def instances_wanted(pool: VersionPool, start_wait_ms: int, now_ms: int) -> int:
 
 def depth_of(pool: VersionPool, depth_max: int) -> int:
     """Events that one instance of this version may be given at once."""
-    return depth_max if 0 < pool.run_us < SHORT_US_MAX else 1
+    return max(1, min(depth_max, DEPTH_US_MAX // pool.run_us)) if pool.run_us else 1
 
 
 def may_stall(pool: VersionPool) -> bool:

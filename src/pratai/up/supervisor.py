@@ -32,7 +32,7 @@ from pratai.errors import CallerError, PlatformError
 from pratai.gateway.app import App
 from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
-from pratai.gateway.protocol import HoldingProtocol
+from pratai.gateway.direct import DirectProtocol
 from pratai.gateway.service import GatewayService
 from pratai.metrics import Durations, Scrape
 from pratai.model.node import Capacity
@@ -237,7 +237,7 @@ async def _serve(options: UpOptions, listener: socket.socket) -> None:
     server = Server(
         uvicorn.Config(
             app,
-            http=HoldingProtocol,
+            http=DirectProtocol,
             loop="none",
             lifespan="off",
             ws="none",

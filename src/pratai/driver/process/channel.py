@@ -28,18 +28,24 @@ class Channel(asyncio.Protocol):
         #: Called once, with a sentence if the instance did not speak the protocol.
         self._on_end = on_end
         self._transport: asyncio.Transport | None = None
+        #: Frames to send once those received are handled; None while none are.
+        self._gathered: list[bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is watched."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of frames."""
+        """Bytes of frames. What is sent because of them goes in one system call."""
+        self._gathered = []
         try:
             for kind, meta, payload in self._reader.feed(data):
                 self._on_frame(kind, meta, payload)
         except BrokenFrame as broken:
             self._end(f"it did not speak the protocol: {broken}")
+        gathered, self._gathered = self._gathered, None
+        if gathered and self._transport is not None:
+            self._transport.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The instance closed it, or we did."""
@@ -47,7 +53,9 @@ class Channel(asyncio.Protocol):
 
     def send(self, frame: bytes) -> None:
         """Write, never blocking."""
-        if self._transport is not None:
+        if self._gathered is not None:
+            self._gathered.append(frame)
+        elif self._transport is not None:
             self._transport.write(frame)
 
     def close(self) -> None:
