@@ -6,6 +6,7 @@ collector below hands the sums to prometheus-client when somebody scrapes.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -52,10 +53,9 @@ class Durations:
             series = self._durations.setdefault(
                 (namespace, function), [0] * (len(self._bounds_us) + 2)
             )
-        for place, bound_us in enumerate(self._bounds_us):
-            if duration_us <= bound_us:
-                series[place] += 1
-                break
+        place = bisect_left(self._bounds_us, duration_us)
+        if place < len(self._bounds_us):
+            series[place] += 1
         series[-2] += duration_us
         series[-1] += 1
         key = (namespace, function, outcome, start_kind)

@@ -56,21 +56,20 @@ class Runner:
             self._inbox.append(message)
             return
         self._receiving = True
-        try:
-            self._take(message)
-            while self._inbox:
-                self._take(self._inbox.popleft())
-        finally:
-            self._receiving = False
-
-    def _take(self, message: Message) -> None:
-        try:
-            does = self._does
-            for effect in self._core.handle(message, now_ms()):
-                does[type(effect)](effect)
-        except Exception:  # noqa: BLE001  the one boundary, see above
-            count("messages_failed")
-            _log.exception("message_failed", message=type(message).__name__, core=repr(self._core))
+        does, inbox = self._does, self._inbox
+        while True:
+            try:
+                for effect in self._core.handle(message, now_ms()):
+                    does[type(effect)](effect)
+            except Exception:  # noqa: BLE001  the one boundary, see above
+                count("messages_failed")
+                _log.exception(
+                    "message_failed", message=type(message).__name__, core=repr(self._core)
+                )
+            if not inbox:
+                break
+            message = inbox.popleft()
+        self._receiving = False
 
     def close(self) -> None:
         """Stop waking; cancel what was begun."""

@@ -15,6 +15,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 
 import structlog
@@ -275,6 +276,7 @@ def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(0.0005)
 
 
 def _announce(running: Platform) -> None:
