@@ -18,6 +18,8 @@ from pratai.metrics import count
 
 #: Lines kept until the next write; more are dropped and counted.
 LINES_MAX = 50_000
+#: Lines encoded in one go, since nothing else runs meanwhile.
+LINES_AT_ONCE = 64
 
 
 class CanonicalLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,10 +71,12 @@ class CanonicalLog:
         lines, self._lines = self._lines, []
         if not lines:
             return
-        data = self._encoder.encode_lines(lines)
         try:
             with open(self._path, "ab") as file:
-                file.write(data)
+                file.writelines(
+                    self._encoder.encode_lines(lines[start : start + LINES_AT_ONCE])
+                    for start in range(0, len(lines), LINES_AT_ONCE)
+                )
                 size = file.tell()
             if size > self._bytes_max:
                 os.replace(self._path, f"{self._path}.1")

@@ -97,6 +97,9 @@ class KeyRing:
         self._shared = shared
         #: {sha256 of key: (principal, when read)}. At most `CACHE_MAX`.
         self._known: dict[bytes, tuple[Principal, int]] = {}
+        #: {header of a known key: its digest}, so that a digest is made once, not for every call.
+        #: At most `CACHE_MAX`; what is revoked is gone from `_known`, which alone decides.
+        self._digests: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:
         """Counts, never keys."""
@@ -106,9 +109,12 @@ class KeyRing:
         """Who calls, when this header was seen before; None = ask `authenticate`."""
         if not self._required:
             return _OPEN
-        if authorization[:7].lower() != b"bearer ":
-            return None
-        found = self._known.get(hashlib.sha256(authorization[7:].strip()).digest())
+        digest = self._digests.get(authorization)
+        if digest is None:
+            if authorization[:7].lower() != b"bearer ":
+                return None
+            digest = hashlib.sha256(authorization[7:].strip()).digest()
+        found = self._known.get(digest)
         if found is None:
             return None
         if self._shared and now_ms() - found[1] > SHARED_AGE_MAX_MS:
@@ -139,9 +145,11 @@ class KeyRing:
                 next_step="Check the key; an admin makes one with `pratai keys create`.",
             )
         principal = _decode_key(document.body).principal()
-        while len(self._known) >= CACHE_MAX:
-            del self._known[next(iter(self._known))]
+        for cache in (self._known, self._digests):
+            while len(cache) >= CACHE_MAX:
+                del cache[next(iter(cache))]
         self._known[digest.digest()] = (principal, now_ms())
+        self._digests[authorization] = digest.digest()
         return principal
 
     async def create(
