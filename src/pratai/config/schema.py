@@ -160,6 +160,10 @@ class Store(Section, frozen=True, kw_only=True):
     record_buffer_max: Annotated[
         int, Meta(ge=1, description="Best-effort records waiting; more are dropped and counted.")
     ] = 20_000
+    record_busy_rate_max: Annotated[
+        int,
+        Meta(ge=1, description="Successful sync calls recorded a second beside a busy loop."),
+    ] = 1_000
     record_batch_max: Annotated[
         int, Meta(ge=1, description="Best-effort records written in each quarter of a second.")
     ] = 1_000

@@ -83,6 +83,10 @@ class Buffers:
         self._dropped_here += 1
         return False
 
+    def count_dropped(self) -> None:
+        """A record that was not wanted."""
+        self._dropped_here += 1
+
     def add_record(self, invocation: Invocation) -> bool:
         """Keep the record of a sync call, if there is room for it."""
         succeeded = invocation.outcome == "succeeded"

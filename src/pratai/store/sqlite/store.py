@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
+from pratai import clock
 from pratai.config import schema
 from pratai.errors import PlatformError
 from pratai.model.invocation import Invocation, LogRecord
@@ -29,6 +30,7 @@ from pratai.store.base import (
 )
 from pratai.store.sqlite import connection as connections
 from pratai.store.sqlite import reads, statements
+from pratai.store.sqlite.appetite import Appetite
 from pratai.store.sqlite.buffers import Buffers
 from pratai.store.sqlite.turns import Turns
 from pratai.store.sqlite.upkeep import SWEEP_ROWS, Step, Upkeep
@@ -45,6 +47,7 @@ class SqliteStore:
         self._path = path
         self._config = config
         self._lock = connections.Lock(path)
+        self._appetite = Appetite(config.record_busy_rate_max)
         self._buffers = Buffers(
             config.record_buffer_max,
             batch_max=config.record_batch_max,
@@ -157,7 +160,10 @@ class SqliteStore:
 
     def wants_success(self) -> bool:
         """Whether a further success would be kept."""
-        return self._buffers.wants_success()
+        if self._appetite.wants(clock.monotonic_us(), clock.thread_us):
+            return self._buffers.wants_success()
+        self._buffers.count_dropped()
+        return False
 
     def record(self, invocation: Invocation) -> None:
         """Keep the record of a finished sync call, best effort; turned into a row by the writer."""
