@@ -209,8 +209,13 @@ def _deployments(asked):
     return [item for item in asked if item.method == "PUT"]
 
 
-def test_every_save_is_deployed_over_the_same_connection(api, hello, developing):
+@pytest.fixture
+def two_versions(api):
+    """What the server answers; asked for before `developing`, which deploys at once."""
     api.on(*PUT, api.json(api.function(version="1")), api.json(api.function(version="2")))
+
+
+def test_every_save_is_deployed_over_the_same_connection(api, hello, two_versions, developing):
     api.wait_for(lambda asked: len(_deployments(asked)) == 1)
 
     hello.write_text(SOURCE.replace("payload", "event"))
@@ -236,8 +241,13 @@ def test_a_save_that_changes_nothing_is_not_deployed(api, hello, developing):
     assert b"# more" in _deployments(api.asked)[1].body
 
 
-def test_a_deployment_that_fails_does_not_end_the_loop(api, hello, developing):
+@pytest.fixture
+def refused_once(api):
+    """The first deployment is refused; asked for before `developing`, which makes it at once."""
     api.on(*PUT, api.problem(400, detail="hello.py:1: SyntaxError."), api.json(api.function()))
+
+
+def test_a_deployment_that_fails_does_not_end_the_loop(api, hello, refused_once, developing):
     api.wait_for(lambda asked: len(_deployments(asked)) == 1)
 
     hello.write_text(SOURCE + "\n")
