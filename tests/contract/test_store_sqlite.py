@@ -271,6 +271,23 @@ def test_a_loop_that_never_rests_does_not_starve_the_writer_or_the_readers(path:
 # best effort
 
 
+def test_what_was_recorded_is_read_right_after(path: Path) -> None:
+    """Records and logs wait for their batch; a reader does not."""
+
+    async def scenario(store: SqliteStore) -> None:
+        store.record(record("r1"))
+        found = await store.invocation("default", "r1")
+        assert found is not None
+        assert found.outcome == "succeeded"
+        store.record(record("r2", "failed"))
+        page = await store.invocations(InvocationQuery(namespace="default"))
+        assert [item.request_id for item in page.items] == ["r2", "r1"]
+        store.append_logs([log("said")])
+        assert [item.text for item in await store.logs(LogQuery(namespace="default"))] == ["said"]
+
+    with_store(path, scenario)
+
+
 def test_a_full_buffer_gives_up_successes_and_keeps_failures() -> None:
     buffers = Buffers(3, batch_max=100, successes=True)
     for n in range(2 + 2 * SAMPLE):

@@ -160,6 +160,20 @@ def test_logs_are_kept_by_invocation_with_their_levels(platform: PlatformProcess
     assert {record["request_id"] for record in records} == {request_id}
 
 
+def test_a_call_is_read_back_as_soon_as_it_is_answered(platform: PlatformProcess) -> None:
+    platform.deploy(
+        "said", "def main(payload):\n    print('hello')\n    raise ValueError(payload)\n"
+    )
+    for number in range(5):
+        answer = platform.invoke("said", number)
+        request_id = answer.headers["pratai-request-id"]
+        assert platform.invocation(request_id)["failure"]["error_message"] == str(number)
+        why = platform.request("GET", f"/v1/invocations/{request_id}/why")
+        assert why.json()["fault"] == "function"
+        logs = platform.request("GET", f"/v1/invocations/{request_id}/logs").body
+        assert b"hello" in logs
+
+
 def test_history_is_found_by_words_in_events_and_results(platform: PlatformProcess) -> None:
     platform.deploy("echo", ECHO)
     request_id = platform.invoke("echo", {"note": "zanzibar orchid"}).headers["pratai-request-id"]

@@ -221,6 +221,8 @@ class NodeService(Runner):
 
     def _on_result(self, instance_id: str, meta: bytes, payload: bytes) -> None:
         result = _decode_result(meta)
+        if self._logs:
+            self.flush_logs()  # who has the answer may ask for its logs
         self.receive(
             Answered(
                 instance_id=instance_id,
@@ -233,6 +235,8 @@ class NodeService(Runner):
 
     def _on_error(self, instance_id: str, meta: bytes, payload: bytes) -> None:  # noqa: ARG002
         error = _decode_error(meta)
+        if self._logs:
+            self.flush_logs()
         self.receive(
             Answered(instance_id=instance_id, run_us=error.run_us, failure=_failure(error))
         )

@@ -39,6 +39,9 @@ from pratai.store.sqlite.writes import ACCEPT, FINISH, PUT_OR_DELETE, RETRY
 
 T = TypeVar("T")
 
+#: How long a read waits for what is buffered.
+CATCH_UP_S = 0.5
+
 
 class SqliteStore:
     """Everything durable in `path`, its WAL and its lock file. One process, one event loop."""
@@ -180,11 +183,15 @@ class SqliteStore:
         return await self._readers.read(reads.pending(after, limit))
 
     async def invocation(self, namespace: str, request_id: str) -> Invocation | None:
-        """One invocation whole."""
-        return await self._readers.read(reads.invocation(namespace, request_id))
+        """One invocation whole, also one recorded a moment ago."""
+        found = await self._readers.read(reads.invocation(namespace, request_id))
+        if found is None and await self._catch_up():
+            found = await self._readers.read(reads.invocation(namespace, request_id))
+        return found
 
     async def invocations(self, query: InvocationQuery) -> InvocationPage:
         """A page of invocations, newest first."""
+        await self._catch_up()
         return await self._readers.read(reads.invocations(query))
 
     async def purge(self, namespace: str, request_ids: list[str]) -> int:
@@ -205,7 +212,20 @@ class SqliteStore:
 
     async def logs(self, query: LogQuery) -> list[LogRecord]:
         """Log records, oldest first."""
+        await self._catch_up()
         return await self._readers.read(reads.logs(query))
+
+    async def _catch_up(self) -> bool:
+        """Have what is buffered written before it is read, as far as that is soon done.
+
+        Best-effort records wait for their batch; who asks right after a call should see it.
+        """
+        if not len(self._buffers):
+            return False
+        flushing = asyncio.ensure_future(self.flush())
+        flushing.add_done_callback(_seen)
+        await asyncio.wait({flushing}, timeout=CATCH_UP_S)
+        return True
 
     # upkeep
 
@@ -282,3 +302,9 @@ class SqliteStore:
 
 def _purge(namespace: str, request_ids: list[str]) -> Callable[[Upkeep], int]:
     return lambda up: up.sweeper.purge(namespace, request_ids)
+
+
+def _seen(flushing: asyncio.Future[None]) -> None:
+    """A flush that failed is told by the writer; a read goes on without it."""
+    if not flushing.cancelled():
+        flushing.exception()
