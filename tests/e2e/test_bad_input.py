@@ -25,7 +25,7 @@ JSON = b"content-type: application/json"
 MIB = 1 << 20
 #: Words of a Python error or of this machine that no caller should see.
 LEAKS = re.compile(
-    rb"Traceback|File \\?\"|site-packages|\.py\\?\", line|object at 0x|<class '|Errno|/tmp/|/work/"
+    rb"Traceback|File \\?\"|site-packages|\.py\\?\", line|object at 0x|<class '|Errno|/tmp/|src/pratai"
     rb"|(Key|Type|Attribute|Value|Index|Unicode\w+|Runtime|OS)Error"
 )
 
