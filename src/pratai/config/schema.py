@@ -49,6 +49,16 @@ class Gateway(Section, frozen=True, kw_only=True):
     drain_ms: Annotated[
         int, Meta(ge=0, description="On shutdown, how long running calls may go on.")
     ] = 30_000
+    announce_ms: Annotated[
+        int, Meta(ge=10, description="In a cluster, time between signs of life to the scheduler.")
+    ] = 1_000
+    url: Annotated[
+        str,
+        Meta(description="In a cluster, where nodes and gateways reach this one; empty = found."),
+    ] = ""
+    forwarded_from: Annotated[
+        str, Meta(description="Proxies whose forwarding headers are believed: addresses, commas.")
+    ] = "127.0.0.1"
 
 
 class Queue(Section, frozen=True, kw_only=True):
@@ -67,6 +77,30 @@ class Queue(Section, frozen=True, kw_only=True):
     gateway_port: Annotated[
         int, Meta(ge=1, le=65_535, description="PULL on each gateway: results of sync calls.")
     ] = 5559
+    bind: Annotated[
+        str, Meta(description="Address that this process's sockets listen on; empty = `host`'s.")
+    ] = ""
+    advertise: Annotated[
+        str, Meta(description="Address at which others reach this process; empty = found.")
+    ] = ""
+    key_file: Annotated[
+        str,
+        Meta(description="File with the cluster key (`pratai keys cluster`); empty = no key."),
+    ] = ""
+    frame_bytes_max: Annotated[
+        int, Meta(ge=65_536, description="Largest frame taken from a socket.")
+    ] = 16 * 1024 * 1024
+    waiting_max: Annotated[
+        int, Meta(ge=1, description="Messages that wait for one peer; more are dropped, counted.")
+    ] = 20_000
+
+    def scheduler_endpoint(self) -> str:
+        """Where the scheduler's consumer_producer is reached."""
+        return f"tcp://{self.host}:{self.scheduler_port}"
+
+    def collector_endpoint(self) -> str:
+        """Where the scheduler's collector is reached."""
+        return f"tcp://{self.host}:{self.collector_port}"
 
 
 class Scheduler(Section, frozen=True, kw_only=True):
@@ -95,6 +129,9 @@ class Scheduler(Section, frozen=True, kw_only=True):
     node_silence_max_ms: Annotated[
         int, Meta(ge=1, description="A node unheard of for this long is lost.")
     ] = 10_000
+    gateway_silence_max_ms: Annotated[
+        int, Meta(ge=1, description="A gateway unheard of for this long is told nothing more.")
+    ] = 10_000
 
 
 class Node(Section, frozen=True, kw_only=True):
@@ -118,6 +155,12 @@ class Node(Section, frozen=True, kw_only=True):
         int, Meta(ge=1, le=64, description="Most events handed to one instance, if it is fast.")
     ] = 8
     heartbeat_ms: Annotated[int, Meta(ge=10, description="Time between heartbeats.")] = 2_000
+    labels: Annotated[
+        str, Meta(description="What this node is: `key=value`, separated by commas.")
+    ] = ""
+    cache_bytes_max: Annotated[
+        int, Meta(ge=1, description="Size of the packages and layers that a node keeps.")
+    ] = 8 * 1024**3
     log_bytes_max: Annotated[
         int, Meta(ge=0, description="Log text kept of one invocation; the rest is counted.")
     ] = 1024 * 1024
@@ -130,7 +173,7 @@ class Driver(Section, frozen=True, kw_only=True):
     """How sandboxes are made."""
 
     name: Annotated[
-        Literal["process", "fake"], Meta(description="Which driver this node uses.")
+        Literal["process", "docker", "fake"], Meta(description="Which driver this node uses.")
     ] = "process"
     uid_first: Annotated[
         int, Meta(ge=1, description="As root, instances run under user ids from here on.")
@@ -146,7 +189,8 @@ class Store(Section, frozen=True, kw_only=True):
     """Where everything durable is kept."""
 
     name: Annotated[
-        Literal["sqlite", "memory"], Meta(description="Which store; memory keeps nothing.")
+        Literal["sqlite", "elasticsearch", "memory"],
+        Meta(description="Which store; memory keeps nothing."),
     ] = "sqlite"
     batch_max: Annotated[
         int, Meta(ge=1, description="Writes in one commit; 1 = a commit for each.")
@@ -180,6 +224,22 @@ class Store(Section, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Size at which the oldest records are removed.")
     ] = 4 * 1024**3
     sweep_ms: Annotated[int, Meta(ge=100, description="Time between sweeps.")] = 60_000
+
+
+class Agent(Section, frozen=True, kw_only=True):
+    """What turns outside happenings into events."""
+
+    look_ms: Annotated[
+        int, Meta(ge=10, description="Time between looks at triggers that others changed.")
+    ] = 1_000
+
+
+class Elasticsearch(Section, frozen=True, kw_only=True):
+    """The cluster that `[store] name = elasticsearch` keeps everything in."""
+
+    urls: Annotated[
+        str, Meta(description="Where its nodes are reached: URLs, separated by commas.")
+    ] = "http://127.0.0.1:9200"
 
 
 class Packages(Section, frozen=True, kw_only=True):
@@ -230,6 +290,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     node: Node = Node()
     driver: Driver = Driver()
     store: Store = Store()
+    elasticsearch: Elasticsearch = Elasticsearch()
     packages: Packages = Packages()
+    agent: Agent = Agent()
     auth: Auth = Auth()
     log: Log = Log()

@@ -35,3 +35,19 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: list[str] = []
     architecture: str = ""
     labels: dict[str, str] = {}
+
+
+#: Endpoint of who is in the same process as the sender.
+MEMORY = "memory"
+
+
+def address_of(kind: str, name: str, endpoint: str) -> str:
+    """The address that messages for a process are sent to: `KIND:NAME`, and where it is reached
+    unless that is this process: `node:n1@tcp://10.0.0.7:5558`.
+    """
+    return f"{kind}:{name}" if endpoint in ("", MEMORY) else f"{kind}:{name}@{endpoint}"
+
+
+def endpoint_of(address: str) -> str:
+    """Where an address is reached; "" when that is not said."""
+    return address.partition("@")[2]

@@ -7,10 +7,15 @@ them; None means "kept in the journal, fetch it there".
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from pratai.model.invocation import Failure, LogRecord, OutcomeKind, StartKind
 from pratai.model.node import Capacity
+
+#: Version of this page. Processes of another one are refused when they join or announce.
+PROTOCOL = 2
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -109,14 +114,20 @@ class Withdraw(Message, frozen=True, kw_only=True):
 
 
 class Provision(Message, frozen=True, kw_only=True):
-    """Make a version ready ahead of its first call and keep `count` instances of it started."""
+    """Make a version ready ahead of its first call and keep `count` instances of it started.
+
+    Gateways say it to the scheduler, of the whole platform; the scheduler to nodes, their share.
+    """
 
     version_id: str
     count: int = 0
 
 
 class Forget(Message, frozen=True, kw_only=True):
-    """A version was deleted: stop its instances when idle and drop what was prepared."""
+    """A version was deleted: stop its instances when idle and drop what was prepared.
+
+    Gateways say it to the scheduler, which tells every node.
+    """
 
     version_id: str
 
@@ -159,21 +170,34 @@ class Chunk(Message, frozen=True, kw_only=True):
 
 
 class Join(Message, frozen=True, kw_only=True):
-    """A node offers itself; said again after a silence. Grants `slots + prefetch` credits."""
+    """A node offers itself. Answered by `Roster`. Grants `slots + prefetch` credits."""
 
     node_id: str
+    #: Where its dispatches are sent, e.g. `tcp://10.0.0.7:5558`; `memory` within one process.
     endpoint: str
     capacity: Capacity
-    protocol: int = 1
+    #: Dispatches that it still has: (request_id, attempt).
+    held: list[tuple[str, int]] = []
+    protocol: int = PROTOCOL
+    #: What its sandboxes lack, one sentence each.
+    degraded: list[str] = []
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
-    """A node lives. `held`: (request_id, attempt) of every dispatch it still has."""
+    """A node lives. `held`: (request_id, attempt) of every dispatch it still has.
+
+    With `endpoint` and `capacity` it serves as a `Join` to a scheduler that does not know the node
+    (any more).
+    """
 
     node_id: str
     instances: int = 0
     held: list[tuple[str, int]] = []
     memory_used_mb: int = 0
+    endpoint: str = ""
+    capacity: Capacity | None = None
+    protocol: int = PROTOCOL
+    degraded: list[str] = []
 
 
 class Leave(Message, frozen=True, kw_only=True):
@@ -214,6 +238,78 @@ class Logs(Message, frozen=True, kw_only=True):
     records: list[LogRecord]
 
 
+# gateway, agent -> collector
+
+
+class Announce(Message, frozen=True, kw_only=True):
+    """A gateway or an agent lives; said every `[gateway] announce_ms`. Answered by `Roster`."""
+
+    process_id: str
+    kind: Literal["gateway", "agent"]
+    #: Where its PULL socket is: results and backlogs are sent there.
+    endpoint: str
+    #: Where its HTTP API is reached by nodes and other gateways; "" = it has none.
+    url: str = ""
+    protocol: int = PROTOCOL
+
+
+# scheduler -> gateways, agents, nodes
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway of the cluster, as the others need it."""
+
+    process_id: str
+    endpoint: str
+    url: str = ""
+
+
+class Roster(Message, frozen=True, kw_only=True):
+    """Who is there; the answer to `Announce`, `Join` and `Heartbeat`. A new `scheduler_id` tells
+    that the scheduler was started anew and has forgotten what it said before.
+    """
+
+    scheduler_id: str
+    gateways: list[Peer]
+    nodes: int
+    #: Why the sender is not taken in, one sentence; "" = it is.
+    refused: str = ""
+
+
+# gateway -> gateways
+
+
+class Changed(Message, frozen=True, kw_only=True):
+    """A function was changed through another gateway: read it again. Answered by `ChangeSeen`."""
+
+    change_id: str
+    namespace: str
+    name: str
+    #: Ids of keys that were revoked.
+    revoked: list[str] = []
+    reply_to: str = ""
+
+
+class ChangeSeen(Message, frozen=True, kw_only=True):
+    """A gateway has forgotten what it knew of what was changed."""
+
+    change_id: str
+    process_id: str
+
+
+# recovery -> scheduler (same process)
+
+
+class Resume(Message, frozen=True, kw_only=True):
+    """An attempt was on a node when the scheduler before this one ended; it may still be there.
+    Its lease is opened again until the node says whether it has it.
+    """
+
+    invoke: Invoke
+    attempt: int
+    node_id: str
+
+
 # collector -> scheduler (same process)
 
 
@@ -235,8 +331,16 @@ class Joined(Message, frozen=True, kw_only=True):
     capacity: Capacity
 
 
+class Peers(Message, frozen=True, kw_only=True):
+    """Which gateways there are now."""
+
+    gateways: list[Peer]
+
+
 class DrainNode(Message, frozen=True, kw_only=True):
-    """An operator: give this node no further dispatch (`drain`), or give it work again."""
+    """An operator, through a gateway: give this node no further dispatch (`drain`), or give it work
+    again. Remembered over joins and restarts.
+    """
 
     node_id: str
     drain: bool

@@ -1,0 +1,1 @@
+"""The agent: turns outside happenings (times, files, outcomes) into events and deliveries."""

@@ -1,0 +1,1 @@
+"""The docker driver: sandboxes are containers of a Docker engine; `driver.py` is its face."""

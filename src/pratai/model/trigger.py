@@ -1,0 +1,128 @@
+"""Triggers: what turns outside happenings into events of a function. Values only.
+
+A trigger is one document of kind `trigger`; what an agent remembers of its runs is another
+(`TriggerState`, kind `trigger-state`), so that its owner's changes and the agent's never collide.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+#: Kinds of documents in the store.
+TRIGGER, TRIGGER_STATE, DELIVERY = "trigger", "trigger-state", "delivery"
+
+TriggerKind = Literal["timer", "event", "folder"]
+#: What becomes of runs that were due while no agent ran: none, the latest one, every one.
+Missed = Literal["skip", "latest", "all"]
+#: What becomes of a file once its event is accepted.
+FileAfter = Literal["keep", "move", "delete"]
+
+
+class TimerSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Runs at times: `cron` in `timezone`, or every `every_ms` counted from `start_at_ms`."""
+
+    #: Five fields, or six with seconds first; names, `L` and `#` as cron has. "" = an interval.
+    cron: str = ""
+    every_ms: int = 0
+    #: IANA name; daylight saving is its own.
+    timezone: str = "UTC"
+    start_at_ms: int = 0
+    missed: Missed = "latest"
+    #: Runs made up for at most, with `missed` = all.
+    missed_max: int = 1_000
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """CloudEvents that match. Of each attribute: exact text, or `PREFIX*`, `*SUFFIX`, `*PART*`;
+    several values are alternatives; attributes not named match anything.
+    """
+
+    type: list[str] = []
+    source: list[str] = []
+    subject: list[str] = []
+    #: {extension attribute: alternatives}.
+    extensions: dict[str, list[str]] = {}
+    #: {path in the JSON data, dots between: allowed values}; JSON values, or patterns as above.
+    data: dict[str, list[msgspec.Raw]] = {}
+
+
+class FolderSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files that appear in a folder of the agent's machine."""
+
+    path: str
+    #: Which file names, as a shell would match them.
+    pattern: str = "*"
+    #: A file that has not changed for this long is taken to be whole.
+    settle_ms: int = 1_000
+    after: FileAfter = "keep"
+    #: Where files go with `after` = move.
+    move_to: str = ""
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a function runs by itself. Exactly the source that `kind` names is set."""
+
+    namespace: str
+    #: Unique in its namespace.
+    name: str
+    kind: TriggerKind
+    function: str
+    #: Version or alias; "" = `$LATEST`.
+    qualifier: str = ""
+    description: str = ""
+    timer: TimerSource | None = None
+    event: EventFilter | None = None
+    folder: FolderSource | None = None
+    #: What the function is given; a timer's event when None tells its name and time.
+    input: msgspec.Raw | None = None
+    #: False: it does nothing, and what happens meanwhile is not made up for.
+    enabled: bool = True
+    #: Paused: it does nothing for now; what was due meanwhile is made up for by `missed`.
+    paused: bool = False
+    created_at_ms: int = 0
+    updated_at_ms: int = 0
+    #: Rises each time it is enabled, resumed or its source changes: runs are counted from there.
+    epoch: int = 0
+
+
+class TriggerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done for a trigger."""
+
+    namespace: str
+    name: str
+    #: Of the trigger's `epoch` that the rest is about.
+    epoch: int = 0
+    #: Timers: due time of the last run that was accepted; 0 = none.
+    last_due_ms: int = 0
+    last_run_at_ms: int = 0
+    last_request_id: str = ""
+    next_due_ms: int = 0
+    runs: int = 0
+    skipped: int = 0
+    failures: int = 0
+    last_failure: str = ""
+    last_failure_at_ms: int = 0
+    #: Folders: {file name: fingerprint} of those whose event was accepted and which are there yet.
+    taken: dict[str, str] = {}
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome on its way to a destination: kept until it is delivered or given up."""
+
+    #: Request id of the invocation whose outcome it is.
+    request_id: str
+    namespace: str
+    #: The function whose outcome it is.
+    function: str
+    #: `function:NAME` or a URL.
+    destination: str
+    #: The event to be delivered, JSON.
+    body: bytes
+    created_at_ms: int
+    attempts: int = 0
+    next_attempt_at_ms: int = 0
+    last_failure: str = ""
+    #: Given up after this time; it then counts as a failure of the destination.
+    expires_at_ms: int = 0

@@ -1,0 +1,1 @@
+"""The store in an Elasticsearch cluster; `store.py` is its face."""
