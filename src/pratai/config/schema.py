@@ -161,6 +161,12 @@ class Node(Section, frozen=True, kw_only=True):
     cache_bytes_max: Annotated[
         int, Meta(ge=1, description="Size of the packages and layers that a node keeps.")
     ] = 8 * 1024**3
+    fetch_timeout_ms: Annotated[
+        int, Meta(ge=1, description="How long fetching a version from the gateways may take.")
+    ] = 300_000
+    ca_file: Annotated[
+        str, Meta(description="Certificates to trust for https gateways; empty = the system's.")
+    ] = ""
     log_bytes_max: Annotated[
         int, Meta(ge=0, description="Log text kept of one invocation; the rest is counted.")
     ] = 1024 * 1024
@@ -255,10 +261,26 @@ class Packages(Section, frozen=True, kw_only=True):
     layer_bytes_max: Annotated[int, Meta(ge=1, description="Largest dependency layer.")] = (
         2 * 1024**3
     )
+    layer_files_max: Annotated[
+        int, Meta(ge=1, description="Files and folders in one dependency layer.")
+    ] = 200_000
     source_builds: Annotated[
         bool,
         Meta(description="Whether dependencies without a wheel are built, outside any sandbox."),
     ] = False
+    shared: Annotated[
+        Literal["auto", "yes", "no"],
+        Meta(description="Whether the store keeps packages too; auto = with elasticsearch."),
+    ] = "auto"
+    shared_writes_max: Annotated[
+        int, Meta(ge=1, le=64, description="Parts of a package on their way to or from the store.")
+    ] = 4
+    shared_timeout_ms: Annotated[
+        int, Meta(ge=1, description="How long one package may take to or from the store.")
+    ] = 600_000
+    transfers_max: Annotated[
+        int, Meta(ge=1, description="Packages that a gateway sends to nodes at one time.")
+    ] = 16
 
 
 class Auth(Section, frozen=True, kw_only=True):
