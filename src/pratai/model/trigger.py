@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
-#: Kinds of documents in the store.
+#: Kinds of documents in the store; ids are names within the namespace.
 TRIGGER, TRIGGER_STATE, DELIVERY = "trigger", "trigger-state", "delivery"
+#: A namespace's secret for signing deliveries (one document, id `deliveries`); who works on what.
+SIGNING_SECRET, AGENT_LEASE = "signing-secret", "agent-lease"
 
 TriggerKind = Literal["timer", "event", "folder"]
 #: What becomes of runs that were due while no agent ran: none, the latest one, every one.
@@ -83,8 +86,10 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     paused: bool = False
     created_at_ms: int = 0
     updated_at_ms: int = 0
-    #: Rises each time it is enabled, resumed or its source changes: runs are counted from there.
+    #: Rises each time it is enabled or its source changes (`revised` does it); part of a run's key.
     epoch: int = 0
+    #: Of that moment: what was due before it is none of this trigger's runs.
+    since_ms: int = 0
 
 
 class TriggerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +99,8 @@ class TriggerState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     #: Of the trigger's `epoch` that the rest is about.
     epoch: int = 0
+    #: Timers: due times up to here are settled: their runs were accepted, refused or skipped.
+    cursor_ms: int = 0
     #: Timers: due time of the last run that was accepted; 0 = none.
     last_due_ms: int = 0
     last_run_at_ms: int = 0
@@ -106,6 +113,27 @@ class TriggerState(msgspec.Struct, frozen=True, kw_only=True):
     last_failure_at_ms: int = 0
     #: Folders: {file name: fingerprint} of those whose event was accepted and which are there yet.
     taken: dict[str, str] = {}
+
+
+def revised(before: Trigger | None, after: Trigger, now_ms: int) -> Trigger:
+    """`after` as it is to be kept: its times and epoch follow from what `before` (None: new) was.
+
+    Pausing, resuming and changes of input or description keep the epoch, so that nothing is run
+    twice or forgotten; enabling and a new source begin a new one.
+    """
+    if before is None:
+        return replace(after, created_at_ms=now_ms, updated_at_ms=now_ms, epoch=1, since_ms=now_ms)
+    begins = (after.enabled and not before.enabled) or (
+        (after.kind, after.timer, after.event, after.folder)
+        != (before.kind, before.timer, before.event, before.folder)
+    )
+    return replace(
+        after,
+        created_at_ms=before.created_at_ms,
+        updated_at_ms=now_ms,
+        epoch=before.epoch + begins,
+        since_ms=now_ms if begins else before.since_ms,
+    )
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,3 +154,6 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     last_failure: str = ""
     #: Given up after this time; it then counts as a failure of the destination.
     expires_at_ms: int = 0
+    #: Agent that works on it, until then.
+    claimed_by: str = ""
+    claimed_until_ms: int = 0
