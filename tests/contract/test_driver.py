@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from pratai.config.schema import Driver, Node
-from pratai.driver.process import processes
+from pratai.driver import processes
 from pratai.driver.registry import create_driver
 from pratai.errors import ConfigError, PlatformError
 from pratai.wire import frames

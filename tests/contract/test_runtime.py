@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from tests.contract.conftest import World
 
-from pratai.driver.process import processes, sandbox
+from pratai.driver import processes
+from pratai.driver.process import sandbox
 from pratai.runtimes import catalog
 from pratai.wire import frames
 

@@ -2,7 +2,8 @@
 
 One base zygote for the runtime, function zygotes for versions that were prepared (bounded, least
 recently used dropped). An instance is forked from its version's zygote if there is a fitting one,
-else from the base. The parts: `zygote.py`, `instance.py`, `channel.py`, `sandbox.py`.
+else from the base. The parts: `instance.py`, `sandbox.py`, and those shared
+by drivers beside this folder (`zygote.py`, `channel.py`).
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ import msgspec
 import structlog
 
 from pratai.config.schema import Driver as DriverConfig
+from pratai.driver import box, processes
 from pratai.driver.base import Fingerprint, InstanceSpec, InstanceStats, Listener
-from pratai.driver.process import processes, sandbox
-from pratai.driver.process.instance import Instance
+from pratai.driver.process import sandbox
+from pratai.driver.process.base_zygote import base_executable, spawn_base
+from pratai.driver.process.instance import ProcessInstance
 from pratai.driver.process.prepared import Prepared, PreparedZygotes
 from pratai.driver.process.reachable import Reachable
-from pratai.driver.process.users import Users
-from pratai.driver.process.zygote import Zygote, base_executable, control_pair, spawn_base
+from pratai.driver.users import Users
+from pratai.driver.zygote import Zygote, control_pair
 from pratai.errors import PlatformError
 from pratai.runtimes import catalog
 from pratai.wire import frames
@@ -73,7 +76,7 @@ class ProcessDriver:
         self._base_ready: asyncio.Future[bool] | None = None
         #: Loop times of the latest starts of the base zygote.
         self._base_starts: list[float] = []
-        self._instances: dict[str, Instance] = {}
+        self._instances: dict[str, ProcessInstance] = {}
         #: {zygote name: prepared}: every function zygote that has not ended.
         self._zygotes: dict[str, Prepared] = {}
         self._prepared = PreparedZygotes(zygotes_max)
@@ -162,7 +165,7 @@ class ProcessDriver:
             prepared = None
         zygote = prepared.zygote if prepared is not None else self._ensure_base()
         uid = self._uid(spec)
-        instance = Instance(
+        instance = ProcessInstance(
             spec,
             listener=self._listener,
             tmp_dir=self._make_tmp(spec.instance_id, uid),
@@ -227,7 +230,7 @@ class ProcessDriver:
             processes=len(tree),
         )
 
-    async def _await_gone(self, instance: Instance) -> None:
+    async def _await_gone(self, instance: ProcessInstance) -> None:
         await asyncio.wait([instance.gone], timeout=_REPORT_WAIT_S)
         if not instance.gone.done():
             _log.warning("zygote_stuck", zygote=instance.zygote.name)
@@ -308,7 +311,7 @@ class ProcessDriver:
             self._on_begun(name, message["pid"], fds[0])
         elif op == "ended":
             if instance := self._instances.get(name):
-                instance.ended(message["status"])
+                instance.ended(message["status"], problem=message.get("problem", ""))
         elif op == "ready":
             zygote.ready = True
             if zygote is self._base and self._base_ready is not None:
@@ -351,7 +354,7 @@ class ProcessDriver:
         found = processes.kill_marked(self._mark, self._users.given())
         _log.error("base_zygote_gone", instances=len(self._instances), killed=found)
 
-    def _on_instance_gone(self, instance: Instance) -> None:
+    def _on_instance_gone(self, instance: ProcessInstance) -> None:
         self._instances.pop(instance.instance_id, None)
         if prepared := self._zygotes.get(instance.zygote.name):
             prepared.instance_gone()
@@ -368,10 +371,10 @@ class ProcessDriver:
         ) or any(p.version_id == version_id for p in self._zygotes.values())
 
     def _runtime_spec(self, spec: InstanceSpec, uid: int, *, kind: str) -> dict[str, Any]:
-        box = sandbox.describe(
+        walls = sandbox.describe(
             self._walls, spec, self._config, uid=uid, instances_dir=self._instances_dir
         )
-        return sandbox.runtime_spec(spec, box, kind=kind)
+        return box.runtime_spec(spec, walls, kind=kind)
 
     def _make_tmp(self, name: str, uid: int) -> str:
         path = os.path.join(self._instances_dir, name)

@@ -1,43 +1,20 @@
-"""One instance as the node sees it: its process, its channel, and the one way in which it ends.
-
-An instance has ended when its zygote has said so and its channel and outputs are read to the end;
-then, and only then, `on_exit` is said.
-"""
+"""An instance of the process driver: reached through its pidfd and `/proc`."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable
+from typing import Any
 
-from pratai.driver.base import InstanceExit, InstanceSpec, Listener
-from pratai.driver.process import processes
-from pratai.driver.process.channel import Channel, Output
-from pratai.driver.process.zygote import Zygote
-from pratai.wire import frames
-
-#: After the process has ended, its channel and outputs are read for no longer than this.
-_DRAIN_S = 1.0
-#: A process that closed its channel is given this long to end by itself.
-_UNHEARD_S = 0.2
-_FRAME_SLACK_BYTES = 64 * 1024
-
-_SIGNALS = {
-    signal.SIGSEGV: "segmentation fault",
-    signal.SIGABRT: "aborted",
-    signal.SIGBUS: "bus error",
-    signal.SIGFPE: "arithmetic error",
-    signal.SIGILL: "illegal instruction",
-    signal.SIGKILL: "killed from outside the function, for example for memory",
-    signal.SIGTERM: "terminated",
-    signal.SIGXCPU: "processor time limit",
-}
+from pratai.driver import processes
+from pratai.driver.base import InstanceSpec, Listener
+from pratai.driver.instance import Instance
+from pratai.driver.zygote import Zygote
 
 
-class Instance:
-    """`on_gone(instance)` is called once, right before the listener's `on_exit`."""
+class ProcessInstance(Instance):
+    """See `driver/instance.py`."""
 
     def __init__(
         self,
@@ -46,52 +23,11 @@ class Instance:
         listener: Listener,
         tmp_dir: str,
         zygote: Zygote,
-        on_gone: Callable[[Instance], None],
+        on_gone: Callable[[Any], None],
     ) -> None:
-        self.spec = spec
-        self.instance_id = spec.instance_id
+        super().__init__(spec, listener=listener, zygote=zygote, on_gone=on_gone)
         self.tmp_dir = tmp_dir
-        self.zygote = zygote
-        self.pid = 0
-        self.killed = False
-        #: Resolved when `on_exit` has been said.
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._listener = listener
-        self._on_gone = on_gone
-        self._loop = asyncio.get_running_loop()
         self._pidfd = -1
-        self._how: InstanceExit | None = None
-        self._problem = ""
-        #: Which of channel, stdout and stderr are still being read.
-        self._open = {"channel", "stdout", "stderr"}
-        size = max(spec.result_bytes_max, spec.log_bytes_max) + _FRAME_SLACK_BYTES
-        self._channel = Channel(size, on_frame=self._on_frame, on_end=self._on_channel_end)
-        self._outputs: list[Output] = []
-        self._init_timer: asyncio.TimerHandle | None = None
-
-    def open_ends(self) -> tuple[socket.socket, list[int]]:
-        """Make socket and pipes: (our end of the channel, descriptors for the instance)."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        fds = [theirs.detach()]
-        for stream in ("stdout", "stderr"):
-            readable, writable = os.pipe2(os.O_CLOEXEC)
-            self._outputs.append(self._output(stream, readable))
-            fds.append(writable)
-        return ours, fds
-
-    def _output(self, stream: str, descriptor: int) -> Output:
-        return Output(
-            descriptor,
-            on_text=lambda text: self._listener.on_output(self.instance_id, stream, text),
-            on_end=lambda: self._close_part(stream),
-        )
-
-    async def connect(self, ours: socket.socket) -> None:
-        """Begin to read and write the channel."""
-        ours.setblocking(False)
-        wait_s = self.spec.init_timeout_ms / 1000
-        self._init_timer = self._loop.call_later(wait_s, self._on_init_timeout)
-        await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
 
     def begun(self, pid: int, pidfd: int) -> None:
         """Its zygote has forked it."""
@@ -101,10 +37,6 @@ class Instance:
         self.pid, self._pidfd = pid, pidfd
         if self.killed:
             self.kill("")
-
-    def send(self, frame: bytes) -> None:
-        """Write a frame to it."""
-        self._channel.send(frame)
 
     def signal(self, number: int) -> None:
         """Signal its main process, if that still runs."""
@@ -121,78 +53,15 @@ class Instance:
             for pid in processes.descendants(self.pid):
                 processes.send_signal(pid, number)
 
-    def kill(self, problem: str) -> None:
-        """End it and all it started, now. What escapes here falls to its zygote, which kills it."""
-        self.killed = True
-        self._problem = self._problem or problem
-        if self._pidfd >= 0 and self._how is None:
+    def end_now(self) -> None:
+        """Stop it first, so that it starts no more; then kill the tree."""
+        if self._pidfd >= 0:
             self.signal(signal.SIGSTOP)
             processes.kill_below(self.pid)
             self.signal(signal.SIGKILL)
 
-    def ended(self, status: int | None) -> None:
-        """Its process is reaped with this wait status; None = unknown, its zygote is gone too."""
-        if self._how is not None:
-            return
-        self._how = self._tell(status)
-        if self._open:
-            self._loop.call_later(_DRAIN_S, self._stop_reading)
-        self._finish()
-
-    def _tell(self, status: int | None) -> InstanceExit:
-        if status is None:
-            detail = self._problem or "the process that started it ended"
-            return InstanceExit(signal=signal.SIGKILL, detail=detail)
-        code = os.waitstatus_to_exitcode(status)
-        if code >= 0:
-            return InstanceExit(code=code, detail=self._problem or f"exited with status {code}")
-        number = -code
-        name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
-        if self.killed:
-            detail = self._problem or "stopped"
-        else:
-            meaning = _SIGNALS.get(signal.Signals(number), "") if name[:3] == "SIG" else ""
-            detail = f"killed by {name}" + (f" ({meaning})" if meaning else "")
-        return InstanceExit(signal=number, detail=detail)
-
-    def _on_frame(self, kind: int, meta: bytes, payload: bytes) -> None:
-        if self._init_timer is not None and kind in (frames.READY, frames.INIT_ERROR):
-            self._init_timer.cancel()
-            self._init_timer = None
-        self._listener.on_frame(self.instance_id, kind, meta, payload)
-
-    def _on_init_timeout(self) -> None:
-        self._init_timer = None
-        self.kill(f"its import took longer than {self.spec.init_timeout_ms} ms")
-
-    def _on_channel_end(self, problem: str) -> None:
-        if problem:
-            self.kill(problem)
-        elif self._how is None:
-            self._loop.call_later(_UNHEARD_S, self._kill_unheard)
-        self._close_part("channel")
-
-    def _kill_unheard(self) -> None:
-        if self._how is None:
-            self.kill("it closed its channel to the node")
-
-    def _stop_reading(self) -> None:
-        self._channel.close()
-        for output in self._outputs:
-            output.close()
-
-    def _close_part(self, part: str) -> None:
-        self._open.discard(part)
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._how is None or self._open or self.gone.done():
-            return
-        self.gone.set_result(None)
-        if self._init_timer is not None:
-            self._init_timer.cancel()
+    def release(self) -> None:
+        """Close the pidfd."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        self._on_gone(self)
-        self._listener.on_exit(self.instance_id, self._how)

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import os
 import signal
-from typing import Any
 
 import structlog
 
 from pratai.driver.base import InstanceSpec
-from pratai.driver.process.zygote import Zygote
+from pratai.driver.box import signature
+from pratai.driver.zygote import Zygote
 
 _log = structlog.get_logger("driver")
 #: Versions remembered as not fit for a zygote.
@@ -127,19 +125,3 @@ class PreparedZygotes:
         """Use none of them any more."""
         for version_id in list(self._by_version):
             self.drop(version_id)
-
-
-def signature(spec: InstanceSpec) -> str:
-    """What must be equal for instances to share an imported module."""
-    parts: list[Any] = [
-        spec.version.version_id,
-        spec.code_dir,
-        spec.layer_dir,
-        sorted(spec.environment.items()),
-        spec.version.config.handler,
-        spec.version.config.memory_mb,
-        spec.version.config.tmp_mb,
-        spec.result_bytes_max,
-        spec.log_bytes_max,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -10,18 +10,15 @@ import ctypes
 import os
 import platform
 import sys
-from typing import Any
 
 import msgspec
 
 from pratai.config.schema import Driver as DriverConfig
 from pratai.driver.base import InstanceSpec
+from pratai.driver.box import SandboxSpec, limits
 from pratai.driver.process.reachable import blocked_parent
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
-#: Memory of the interpreter and of thread stacks, beyond what the function was promised.
-_OVERHEAD_MB = 128
-_STACK_MB = 9
 #: Since Linux 5.14 the processes of a user namespace are counted by themselves.
 _COUNTS_BY_NAMESPACE = (5, 14)
 _PROBED_UID = 65_534
@@ -40,24 +37,6 @@ class Walls(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     #: What is missing, one sentence each.
     degraded: list[str] = []
-
-
-class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The sandbox of one instance, as the runtime reads it."""
-
-    mounts: str
-    #: Whether it has a network of its own, with nobody else in it.
-    alone: bool
-    #: 0 = stay the user that the platform runs as.
-    uid: int
-    instances_dir: str
-    prefix: str
-    blocked_parent: str
-    #: {name in Python's `resource`: limit}
-    limits: dict[str, int]
-    #: 0 = unlimited.
-    processes_max: int
-    files_max: int
 
 
 def probe() -> Walls:
@@ -94,14 +73,6 @@ def describe(
     walls: Walls, spec: InstanceSpec, config: DriverConfig, *, uid: int, instances_dir: str
 ) -> SandboxSpec:
     """The sandbox for an instance of this version."""
-    memory_mb = spec.version.config.memory_mb + _OVERHEAD_MB + _STACK_MB * (os.cpu_count() or 1)
-    limits = {
-        "RLIMIT_DATA": memory_mb * 1024 * 1024,
-        "RLIMIT_NOFILE": config.files_max,
-        "RLIMIT_CORE": 0,
-    }
-    if spec.version.config.tmp_mb:
-        limits["RLIMIT_FSIZE"] = spec.version.config.tmp_mb * 1024 * 1024
     counted = walls.own_user or (walls.mounts == "user" and _kernel() >= _COUNTS_BY_NAMESPACE)
     return SandboxSpec(
         mounts=walls.mounts,
@@ -110,31 +81,10 @@ def describe(
         instances_dir=instances_dir,
         prefix=walls.prefix,
         blocked_parent=walls.blocked_parent,
-        limits=limits,
+        limits=limits(spec, files_max=config.files_max),
         processes_max=config.processes_max if counted else 0,
         files_max=config.files_max,
     )
-
-
-def runtime_spec(spec: InstanceSpec, sandbox: SandboxSpec, *, kind: str) -> dict[str, Any]:
-    """What a zygote is told in order to start an instance (or a function zygote)."""
-    version = spec.version
-    return {
-        "kind": kind,
-        "instance_id": spec.instance_id,
-        "handler": version.config.handler,
-        "code_dir": os.path.abspath(spec.code_dir),
-        "layer_dir": os.path.abspath(spec.layer_dir) if spec.layer_dir else "",
-        "environment": spec.environment,
-        "result_bytes_max": spec.result_bytes_max,
-        "log_bytes_max": spec.log_bytes_max,
-        "namespace": version.namespace,
-        "function": version.name,
-        "version": str(version.number),
-        "arn": f"arn:aws:lambda:local:{version.namespace}:function:{version.name}:{version.number}",
-        "memory_mb": version.config.memory_mb,
-        "box": msgspec.to_builtins(sandbox),
-    }
 
 
 def _kernel() -> tuple[int, int]:

@@ -1,4 +1,5 @@
-"""First program of the Python runtime: `python -I -S bootstrap.py CONTROL_FD`.
+"""First program of the Python runtime: `python -I -S bootstrap.py CONTROL_FD`, or in a container
+`... bootstrap.py SOCKET PATIENCE_S`, with the socket where its node listens.
 
 Becomes the base zygote, from which every other process of this runtime is forked. Must not do
 anything else: what is loaded here is in the memory of every instance.
@@ -29,5 +30,9 @@ def load_package() -> None:
 
 if __name__ == "__main__":
     load_package()
-    zygote = importlib.import_module(f"{PACKAGE}.zygote")
-    zygote.run_base(int(sys.argv[1]))
+    if sys.argv[1].isdigit():
+        zygote = importlib.import_module(f"{PACKAGE}.zygote")
+        zygote.run_base(int(sys.argv[1]))
+    else:
+        container = importlib.import_module(f"{PACKAGE}.container")
+        container.run_contained(sys.argv[1], float(sys.argv[2]))

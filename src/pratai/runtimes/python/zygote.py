@@ -9,6 +9,7 @@ User code is never imported in the base zygote.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import json
@@ -23,8 +24,10 @@ from collections.abc import Callable
 from typing import Any
 
 from . import frames, sandbox
+from .children import child_pids, descendants, remove_tree
 from .frames import Channel, encode
 from .handler import Entry, reseed
+from .memory import MemoryWatch
 from .records import Records, Stream, install
 from .worker import Worker, import_handler
 
@@ -43,17 +46,33 @@ Spec = dict[str, Any]
 class Zygote:
     """Forks on request until its control socket closes."""
 
-    def __init__(self, control: socket.socket, *, start: Callable[[Spec, list[int]], None]) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        *,
+        start: Callable[[Spec, list[int]], None],
+        makes_tmp: bool = False,
+        memory: MemoryWatch | None = None,
+    ) -> None:
         self._control = control
         #: Runs in the child; never returns to the loop.
         self._start = start
         #: {pid: id of the instance or zygote}: every child that was forked on request.
         self._children: dict[int, str] = {}
+        #: {id: private directory}: made and removed here, where the node cannot reach.
+        self._tmp_dirs: dict[str, str] = {}
+        self._makes_tmp = makes_tmp
+        self._memory = memory
         self._user_sigchld = signal.getsignal(signal.SIGCHLD)
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
         """Serve; end with everything below this process once the node is gone."""
+        self.serve()
+        os._exit(0)
+
+    def serve(self) -> None:
+        """Obey until the node is gone; everything below this process is ended by then."""
         signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         poll = select.poll()
@@ -68,7 +87,10 @@ class Zygote:
                 break
         self._children.clear()
         self._kill_strays()
-        os._exit(0)
+        signal.set_wakeup_fd(-1)
+        for descriptor in (self._woken, self._wake):
+            os.close(descriptor)
+        self._control.close()
 
     def _obey(self) -> bool:
         try:
@@ -78,9 +100,17 @@ class Zygote:
         if not data:
             return False
         message = json.loads(data)
+        if message["op"] == "signal":
+            self._signal(message)
+            return True
         if message.get("spec_in_fd"):
             message["spec"] = _read_spec(fds.pop())
-        pid = os.fork()
+        try:
+            self._make_tmp(message["spec"], message["id"])
+            pid = os.fork()
+        except OSError as error:
+            self._refuse(message["id"], fds, str(error))
+            return True
         if pid == 0:
             self._become_child(message["spec"], fds)
         self._children[pid] = message["id"]
@@ -90,6 +120,14 @@ class Zygote:
         self._tell({"op": "begun", "id": message["id"], "pid": pid}, pidfd)
         os.close(pidfd)
         return True
+
+    def _refuse(self, name: str, fds: list[int], problem: str) -> None:
+        """This sandbox is full of processes or files: what was asked for never begins."""
+        for fd in fds:
+            os.close(fd)
+        self._remove_tmp(name)
+        problem = f"it could not be started: {problem}"
+        self._tell({"op": "ended", "id": name, "status": 71 << 8, "problem": problem})
 
     def _become_child(self, spec: Spec, fds: list[int]) -> None:
         status = 70
@@ -116,17 +154,51 @@ class Zygote:
             if pid == 0:
                 break
             name = self._children.pop(pid, None)
-            if name is not None:
+            if name:
                 ended.append((name, status))
         if ended:
             self._kill_strays()
         for name, status in ended:
-            self._tell({"op": "ended", "id": name, "status": status})
+            message = {"op": "ended", "id": name, "status": status}
+            if self._memory is not None and self._memory.killed(status):
+                message["out_of_memory"] = True
+            self._tell(message)
+            self._remove_tmp(name)
+
+    def _signal(self, message: dict[str, Any]) -> None:
+        """Signal what was forked here, for a node that cannot: it is of another user or place."""
+        pid = next((p for p, name in self._children.items() if name == message["id"]), 0)
+        if not pid:
+            return
+        os.kill(pid, message["number"])
+        if message["tree"]:
+            for below in descendants(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(below, message["number"])
+
+    def _make_tmp(self, spec: Spec, name: str) -> None:
+        if self._makes_tmp:
+            path = os.path.join(spec["box"]["instances_dir"], name)
+            os.makedirs(path, mode=0o700)
+            self._tmp_dirs[name] = path
+
+    def _remove_tmp(self, name: str) -> None:
+        """At once if it is empty, else in a child: a large one takes its time."""
+        path = self._tmp_dirs.pop(name, "")
+        if not path:
+            return
+        try:
+            os.rmdir(path)
+        except OSError:
+            pid = os.fork()
+            if pid == 0:
+                remove_tree(path)
+            self._children[pid] = ""
 
     def _kill_strays(self) -> None:
         """Kill every child that was not forked on request: an ended instance left it behind."""
         for _ in range(_KILL_ROUNDS_MAX):
-            strays = _child_pids() - self._children.keys()
+            strays = child_pids() - self._children.keys()
             if not strays:
                 return
             for pid in strays:
@@ -151,14 +223,14 @@ def run_base(control_fd: int) -> None:
     sandbox.become_subreaper()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.dont_write_bytecode = True
-    zygote = Zygote(control, start=_start_from_base)
+    zygote = Zygote(control, start=start_from_base)
     gc.collect()
     gc.freeze()
     _send(control, {"op": "ready"})
     zygote.run()
 
 
-def _start_from_base(spec: Spec, fds: list[int]) -> None:
+def start_from_base(spec: Spec, fds: list[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.setsid()
     if spec["kind"] == "zygote":
@@ -242,7 +314,10 @@ def _be_function_zygote(spec: Spec, fds: list[int]) -> None:
             entry=entry,
         )
 
-    zygote = Zygote(control, start=start)
+    contained = spec["box"]["contained"]
+    zygote = Zygote(
+        control, start=start, makes_tmp=contained, memory=MemoryWatch() if contained else None
+    )
     gc.collect()
     gc.freeze()
     import_us = (time.monotonic_ns() - began_ns) // 1000
@@ -256,7 +331,7 @@ def _unfit_reason(spec: Spec, loaded: Entry | dict[str, Any], before: set[str]) 
         return f"{loaded['code']}: {loaded['message']}"
     if len(os.listdir("/proc/self/task")) > 1:
         return "its module starts threads"
-    if _child_pids():
+    if child_pids():
         return "its module starts processes"
     if _open_fds() - before:
         return "its module holds open files or sockets"
@@ -357,12 +432,6 @@ def _read_spec(fd: int) -> Spec:
 
 def _open_fds() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
-
-
-def _child_pids() -> set[int]:
-    me = os.getpid()
-    with open(f"/proc/self/task/{me}/children", encoding="ascii") as file:
-        return {int(pid) for pid in file.read().split()}
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The node's side of a zygote: its control socket and what it has forked.
 
-Knows messages and descriptors; which zygote is used for what is `driver.py`'s decision.
+Knows messages and descriptors; which zygote is used for what is a driver's decision. What comes
+from a zygote may have been written by a function: what is not understood ends it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+import structlog
 
 from pratai.errors import PlatformError
 
@@ -21,6 +23,16 @@ from pratai.errors import PlatformError
 _INLINE_BYTES_MAX = 60 * 1024
 _MESSAGE_BYTES_MAX = 64 * 1024
 _UNSENT_MAX = 1_024
+#: {kind of message: {field: type}}: what a zygote says.
+_FIELDS: dict[str, dict[str, type]] = {
+    "hello": {},
+    "ready": {},
+    "begun": {"id": str, "pid": int},
+    "ended": {"id": str, "status": int},
+    "unfit": {"reason": str},
+}
+
+_log = structlog.get_logger("driver")
 
 OnMessage = Callable[["Zygote", dict[str, Any], list[int]], None]
 OnGone = Callable[["Zygote"], None]
@@ -58,6 +70,17 @@ class Zygote:
         if len(data) > _INLINE_BYTES_MAX:
             fds = [*fds, _spec_file(spec)]
             data = json.dumps({"op": kind, "id": spec["instance_id"], "spec_in_fd": True}).encode()
+        self._queue(data, fds)
+
+    def signal(self, child_id: str, number: int, *, tree: bool = False) -> None:
+        """Have it signal what it forked (`tree`: with everything below). For drivers whose
+        processes are out of this one's reach; a zygote that is gone has nothing left to signal.
+        """
+        if not self.gone:
+            message = {"op": "signal", "id": child_id, "number": number, "tree": tree}
+            self._queue(json.dumps(message).encode(), [])
+
+    def _queue(self, data: bytes, fds: list[int]) -> None:
         if self.gone or len(self._unsent) >= _UNSENT_MAX:
             _close_all(fds)
             raise PlatformError(
@@ -99,7 +122,13 @@ class Zygote:
             if not data:
                 self._lose()
                 return
-            self._on_message(self, json.loads(data), fds)
+            message = _decode(data)
+            if message is None:
+                _log.error("zygote_not_understood", zygote=self.name, message=data[:200])
+                _close_all(fds)
+                self._lose()
+                return
+            self._on_message(self, message, fds)
 
     def _lose(self) -> None:
         self.gone = True
@@ -112,35 +141,20 @@ class Zygote:
         self._on_gone(self)
 
 
-def base_executable() -> str:
-    """The interpreter itself: a virtual environment's would show functions what is in it."""
-    return getattr(sys, "_base_executable", "") or sys.executable
-
-
 def control_pair() -> tuple[socket.socket, socket.socket]:
     """(ours, the zygote's): message boundaries are kept, descriptors can be passed."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def spawn_base(
-    executable: str, bootstrap: str, control: socket.socket, mark: str
-) -> subprocess.Popen[bytes]:
-    """Start the base zygote of the Python runtime with an environment that says nothing of ours."""
+def _decode(data: bytes) -> dict[str, Any] | None:
+    """A message with all that its kind has, or None."""
     try:
-        return subprocess.Popen(
-            [executable, "-I", "-S", bootstrap, str(control.fileno())],
-            pass_fds=[control.fileno()],
-            env={"PATH": os.defpath, "LANG": "C.UTF-8", "PRATAI_MARK": mark},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise PlatformError(
-            f"the Python runtime could not be started: {error}",
-            next_step=f"Check that {executable} can be run.",
-        ) from error
+        message = json.loads(data)
+        wanted = _FIELDS[message["op"]]
+        fits = all(isinstance(message[name], kind) for name, kind in wanted.items())
+    except (ValueError, LookupError, TypeError):
+        return None
+    return message if fits else None
 
 
 def _spec_file(spec: dict[str, Any]) -> int:
