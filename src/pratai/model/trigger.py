@@ -16,6 +16,9 @@ TRIGGER, TRIGGER_STATE, DELIVERY = "trigger", "trigger-state", "delivery"
 #: A namespace's secret for signing deliveries (one document, id `deliveries`); who works on what.
 SIGNING_SECRET, AGENT_LEASE = "signing-secret", "agent-lease"
 
+#: JSON null.
+NOTHING = msgspec.Raw(b"null")
+
 TriggerKind = Literal["timer", "event", "folder"]
 #: What becomes of runs that were due while no agent ran: none, the latest one, every one.
 Missed = Literal["skip", "latest", "all"]
@@ -78,8 +81,9 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     timer: TimerSource | None = None
     event: EventFilter | None = None
     folder: FolderSource | None = None
-    #: What the function is given; a timer's event when None tells its name and time.
-    input: msgspec.Raw | None = None
+    #: Timers: what the function is given; JSON null = an event that tells name and time. Never
+    #: None (msgspec cannot read `Raw | None`): ask `given_input`.
+    input: msgspec.Raw = NOTHING
     #: False: it does nothing, and what happens meanwhile is not made up for.
     enabled: bool = True
     #: Paused: it does nothing for now; what was due meanwhile is made up for by `missed`.
@@ -90,6 +94,11 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     epoch: int = 0
     #: Of that moment: what was due before it is none of this trigger's runs.
     since_ms: int = 0
+
+    def given_input(self) -> bytes | None:
+        """What the function is given, JSON; None = what its source makes of the occasion."""
+        given = bytes(self.input)
+        return None if given == b"null" else given
 
 
 class TriggerState(msgspec.Struct, frozen=True, kw_only=True):
