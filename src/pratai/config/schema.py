@@ -246,6 +246,52 @@ class Elasticsearch(Section, frozen=True, kw_only=True):
     urls: Annotated[
         str, Meta(description="Where its nodes are reached: URLs, separated by commas.")
     ] = "http://127.0.0.1:9200"
+    index_prefix: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z0-9][a-z0-9-]*$",
+            max_length=64,
+            description="What the names of all its indices begin with.",
+        ),
+    ] = "pratai"
+    username: Annotated[str, Meta(description="User to log in as; empty = none.")] = ""
+    password: Annotated[str, Meta(description="The user's password.")] = ""
+    password_file: Annotated[
+        str, Meta(description="File with the password, in the place of `password`.")
+    ] = ""
+    api_key: Annotated[
+        str, Meta(description="API key (as encoded by Elasticsearch), in the place of a user.")
+    ] = ""
+    api_key_file: Annotated[
+        str, Meta(description="File with the API key, in the place of `api_key`.")
+    ] = ""
+    ca_file: Annotated[
+        str, Meta(description="Certificates to trust (PEM); empty = the system's.")
+    ] = ""
+    verify: Annotated[bool, Meta(description="Whether the nodes' certificates are checked.")] = True
+    replicas: Annotated[
+        int, Meta(ge=0, le=9, description="Copies of each new index beside the first.")
+    ] = 1
+    shards: Annotated[
+        int, Meta(ge=1, le=64, description="Parts of each new index of invocations or logs.")
+    ] = 1
+    request_timeout_ms: Annotated[
+        int, Meta(ge=100, le=120_000, description="How long one request may take.")
+    ] = 10_000
+    bulk_bytes_max: Annotated[
+        int,
+        Meta(ge=65_536, le=64 * 1024 * 1024, description="Bytes of one `_bulk`, unless one write."),
+    ] = 8 * 1024 * 1024
+    bulks_max: Annotated[int, Meta(ge=1, le=32, description="`_bulk` requests at one time.")] = 3
+    index_age_max_ms: Annotated[
+        int, Meta(ge=60_000, description="An index of invocations or logs is followed by another.")
+    ] = 86_400_000
+    index_bytes_max: Annotated[
+        int, Meta(ge=1, description="The same at this size on disk, copies not counted.")
+    ] = 20 * 1024**3
+    index_docs_max: Annotated[
+        int, Meta(ge=1, description="The same at so many invocations or log records.")
+    ] = 20_000_000
 
 
 class Packages(Section, frozen=True, kw_only=True):
