@@ -5,10 +5,13 @@ Shapes only. Times are epoch milliseconds, sizes bytes. The OpenAPI document is 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from pratai.model.function import Network
 from pratai.model.invocation import Failure
+from pratai.model.trigger import NOTHING, EventFilter, FolderSource, TimerSource, TriggerKind
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -349,3 +352,96 @@ class ProgressView(msgspec.Struct, frozen=True, kw_only=True):
 
     phase: str
     line: str
+
+
+class TriggerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `PUT /v1/triggers/{name}`: the whole trigger; what is not given has its default."""
+
+    function: str
+    #: timer, event or folder; "" = the one whose source is given.
+    kind: Literal["", "timer", "event", "folder"] = ""
+    qualifier: str = ""
+    description: str = ""
+    timer: TimerSource | None = None
+    event: EventFilter | None = None
+    folder: FolderSource | None = None
+    #: Timers: the event that the function is given; null = one that tells name and time.
+    input: msgspec.Raw = NOTHING
+    #: null = as it is; a new trigger is enabled and not paused.
+    enabled: bool | None = None
+    paused: bool | None = None
+
+
+class TriggerStateView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trigger did; times are 0 and texts empty for what has not been."""
+
+    last_run_at_ms: int
+    last_request_id: str
+    #: Timers: when it is due next; 0 = not.
+    next_run_at_ms: int
+    runs: int
+    skipped: int
+    failures: int
+    last_failure: str
+    last_failure_at_ms: int
+
+
+class TriggerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A trigger: what it was told, and what it did."""
+
+    namespace: str
+    name: str
+    kind: TriggerKind
+    function: str
+    qualifier: str
+    description: str
+    timer: TimerSource | None
+    event: EventFilter | None
+    folder: FolderSource | None
+    input: msgspec.Raw
+    enabled: bool
+    paused: bool
+    created_at_ms: int
+    updated_at_ms: int
+    state: TriggerStateView
+
+
+class TriggerList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of triggers by name."""
+
+    items: list[TriggerView]
+    next_cursor: str = ""
+
+
+class FireRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/triggers/{name}/fire`; may be empty for a timer."""
+
+    #: What the function is given; null = what a timer gives it.
+    event: msgspec.Raw = NOTHING
+
+
+class MatchView(msgspec.Struct, frozen=True, kw_only=True):
+    """A trigger that an event matched, and the invocation that was accepted for it."""
+
+    trigger: str
+    function: str
+    #: "" when it failed.
+    request_id: str
+    #: Why nothing was accepted for this trigger; "" when it was.
+    failure: str = ""
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that was taken."""
+
+    id: str
+    source: str
+    matched: list[MatchView]
+    #: Triggers that would have matched and are paused: they were not given it.
+    paused: list[str] = []
+
+
+class EventsView(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer 202 of `POST /v1/events`: the events in the order in which they were sent."""
+
+    events: list[EventView]
