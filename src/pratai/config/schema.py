@@ -238,6 +238,43 @@ class Agent(Section, frozen=True, kw_only=True):
     look_ms: Annotated[
         int, Meta(ge=10, description="Time between looks at triggers that others changed.")
     ] = 1_000
+    late_max_ms: Annotated[
+        int,
+        Meta(ge=1, description="A timer's run later than this, the agent being away, is missed."),
+    ] = 10_000
+    missed_max: Annotated[
+        int, Meta(ge=1, description="Missed runs made up for at most, whatever a timer asks.")
+    ] = 10_000
+    runs_max: Annotated[
+        int, Meta(ge=1, description="Events of triggers that are being accepted at one time.")
+    ] = 32
+    lease_ms: Annotated[
+        int, Meta(ge=1_000, description="How long an agent's claim on a folder or delivery lasts.")
+    ] = 30_000
+    folder_files_max: Annotated[
+        int, Meta(ge=1, description="Files of one watched folder that are looked at.")
+    ] = 10_000
+    folder_content_bytes_max: Annotated[
+        int, Meta(ge=0, description="A file up to this size is given whole in its event.")
+    ] = 256 * 1024
+    deliver_max: Annotated[
+        int, Meta(ge=1, description="Outcomes being delivered to URLs at one time.")
+    ] = 16
+    deliver_timeout_ms: Annotated[
+        int, Meta(ge=1, description="How long a destination may take to answer.")
+    ] = 10_000
+    deliver_attempts_max: Annotated[
+        int, Meta(ge=1, description="Times that an outcome is offered to its destination.")
+    ] = 30
+    deliver_age_max_ms: Annotated[
+        int, Meta(ge=1, description="After this time an undelivered outcome is given up.")
+    ] = 86_400_000
+    deliver_hosts: Annotated[
+        str, Meta(description="Hosts that outcomes may be sent to: patterns, commas; * = any.")
+    ] = "*"
+    deliver_private: Annotated[
+        bool, Meta(description="Whether outcomes may be sent to this machine and private networks.")
+    ] = False
 
 
 class Elasticsearch(Section, frozen=True, kw_only=True):
