@@ -49,6 +49,9 @@ class Gateway(Section, frozen=True, kw_only=True):
     drain_ms: Annotated[
         int, Meta(ge=0, description="On shutdown, how long running calls may go on.")
     ] = 30_000
+    triggers_max: Annotated[
+        int, Meta(ge=1, le=100_000, description="Triggers of one namespace; more are refused.")
+    ] = 5_000
     announce_ms: Annotated[
         int, Meta(ge=10, description="In a cluster, time between signs of life to the scheduler.")
     ] = 1_000

@@ -400,6 +400,8 @@ class TriggerView(msgspec.Struct, frozen=True, kw_only=True):
     folder: FolderSource | None
     input: msgspec.Raw
     enabled: bool
+    #: Why the platform disabled it; "" when its owner did, or it is enabled.
+    disabled_because: str
     paused: bool
     created_at_ms: int
     updated_at_ms: int

@@ -86,6 +86,8 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     input: msgspec.Raw = NOTHING
     #: False: it does nothing, and what happens meanwhile is not made up for.
     enabled: bool = True
+    #: Why the platform disabled it; "" when its owner did, or it is enabled.
+    disabled_because: str = ""
     #: Paused: it does nothing for now; what was due meanwhile is made up for by `missed`.
     paused: bool = False
     created_at_ms: int = 0
