@@ -76,7 +76,7 @@ class Layers:
             return ""
         digest = layer_digest(requirements, runtime)
         final = self.directory(digest)
-        if _touch(final):
+        if touch(final):
             on_progress(LayerProgress(line="already there", phase="ready"))
             return digest
         interpreter = self.interpreter(runtime)
@@ -189,7 +189,7 @@ class Layers:
         self, digest: str, requirements: list[str], interpreter: str, tell: OnProgress
     ) -> None:
         final = self.directory(digest)
-        if _touch(final):
+        if touch(final):
             tell(LayerProgress(line="made by another process", phase="ready"))
             return
         work = await asyncio.to_thread(tree.begin, self.root_dir)
@@ -198,13 +198,13 @@ class Layers:
             wanted = os.path.join(work, "requirements.txt")
             await asyncio.to_thread(_write_lines, wanted, requirements)
             await self._resolver.run(wanted, target, interpreter, tell)
-            await asyncio.to_thread(_finish, target, final)
+            await asyncio.to_thread(finish, target, final)
             tell(LayerProgress(line="ready", phase="ready"))
         finally:
             await asyncio.shield(asyncio.to_thread(tree.remove, work))
 
 
-def _touch(layer: str) -> bool:
+def touch(layer: str) -> bool:
     """Whether a layer is there; if so it counts as used now."""
     try:
         os.utime(layer)
@@ -223,7 +223,7 @@ def _write_lines(path: str, lines: list[str]) -> None:
         file.write("\n".join(lines) + "\n")
 
 
-def _finish(target: str, final: str) -> None:
+def finish(target: str, final: str) -> None:
     """Make a layer durable, read-only and visible, in that order."""
     os.makedirs(target, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):

@@ -23,7 +23,9 @@ from pratai.config.schema import Packages as Limits
 from pratai.errors import CallerError, PlatformError, PrataiError
 from pratai.packages import tree
 
-Phase = Literal["waiting", "resolving", "downloading", "installing", "compiling", "ready"]
+Phase = Literal[
+    "waiting", "resolving", "downloading", "installing", "compiling", "sharing", "ready"
+]
 
 #: Lines that are kept to explain a failure.
 LINES_MAX = 40
