@@ -73,10 +73,10 @@ class Upstream:
 
     async def _stream(self, kind: str, send: Send) -> None:
         """A first part at once, the second only when it is told to."""
+        self.released.clear()
         await self._start(send, kind.encode(), unbuffered=kind != "text/event-stream")
         await send({"type": "http.response.body", "body": b"data: first\n\n", "more_body": True})
         await self.released.wait()
-        self.released.clear()
         await send({"type": "http.response.body", "body": b"data: second\n\n"})
 
     async def _start(self, send: Send, kind: bytes, *, unbuffered: bool = False) -> None:
