@@ -6,6 +6,7 @@ A trigger is one document of kind `trigger`; what an agent remembers of its runs
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -144,6 +145,17 @@ def revised(before: Trigger | None, after: Trigger, now_ms: int) -> Trigger:
         updated_at_ms=now_ms,
         epoch=before.epoch + begins,
         since_ms=now_ms if begins else before.since_ms,
+    )
+
+
+def timer_event(trigger: Trigger, due_ms: int) -> bytes:
+    """What the function of a timer is given for the run of `due_ms`: its input, else its time."""
+    given = trigger.given_input()
+    if given is not None:
+        return given
+    due_at = datetime.fromtimestamp(due_ms / 1_000, UTC).isoformat(timespec="milliseconds")
+    return msgspec.json.encode(
+        {"trigger": trigger.name, "due_at": due_at.replace("+00:00", "Z"), "due_at_ms": due_ms}
     )
 
 
