@@ -56,6 +56,11 @@ class Lookup:
         cached = f"[functions: {len(self._functions)} | versions: {len(self._versions)}]"
         return f"<{type(self).__name__} {cached}>"
 
+    @property
+    def shared(self) -> bool:
+        """Whether other gateways write to the same store."""
+        return self._shared
+
     def resolve_cached(
         self, namespace: str, name: str, qualifier: str, chance: float
     ) -> Version | None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 import msgspec
 import structlog
 
+from pratai import ids
 from pratai.clock import now_ms
 from pratai.core.effects import Deliver, RecordOutcome
 from pratai.driver.base import InstanceSpec
 from pratai.errors import NotFound, PrataiError
 from pratai.gateway.api.app import build_api
-from pratai.gateway.api.context import ApiContext, InvokeAnswer, InvokeCall
+from pratai.gateway.api.context import AcceptCall, ApiContext, InvokeAnswer, InvokeCall
 from pratai.log import CanonicalLine
 from pratai.metrics import count
 from pratai.model.api import NodeView, RuntimeView
@@ -107,6 +108,7 @@ class ApiParts:
                 base_url=running.url,
                 version_changed=self.version_changed,
                 drain_node=self.drain_node,
+                accept=self.accept,
             )
         )
 
@@ -147,6 +149,23 @@ class ApiParts:
             trace=invocation.trace,
             trigger="replay",
             replay_of=invocation.request_id,
+        )
+        return accepted.request_id
+
+    async def accept(self, call: AcceptCall) -> str:
+        """Accept an event of a trigger; its request id once it is durable."""
+        running = self._running
+        version = await running.catalog.resolve(
+            call.namespace, call.name, call.qualifier, ids.chance()
+        )
+        accepted = await running.gateway.accept(
+            version,
+            call.payload,
+            content_type=call.content_type,
+            qualifier=call.qualifier,
+            idempotency_key=call.idempotency_key,
+            trace=call.trace,
+            trigger=call.trigger,
         )
         return accepted.request_id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -13,10 +14,20 @@ from pratai.errors import NotFound
 from pratai.gateway.api.context import ApiContext
 from pratai.gateway.api.operations import Operation, PathEndpoint, problem_response
 from pratai.gateway.api.routes import operations
+from pratai.gateway.triggers import TriggerCatalog
 
 
 def build_api(context: ApiContext) -> Starlette:
     """The ASGI application of the whole native API but `POST .../invocations`."""
+    if context.triggers is None:
+        context = replace(
+            context,
+            triggers=TriggerCatalog(
+                context.store,
+                shared=context.catalog.shared,
+                triggers_max=context.config.gateway.triggers_max,
+            ),
+        )
     by_path: dict[str, list[Operation]] = defaultdict(list)
     for operation in operations():
         by_path[operation.path].append(operation)

@@ -11,8 +11,10 @@ from typing import Protocol
 import msgspec
 
 from pratai.config.schema import Config
+from pratai.errors import PlatformError
 from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
+from pratai.gateway.triggers import TriggerCatalog
 from pratai.model.api import NodeView, RuntimeView
 from pratai.model.function import FunctionConfig, Version
 from pratai.model.invocation import Invocation
@@ -43,6 +45,21 @@ class InvokeAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     result: Result
     version: Version
+
+
+class AcceptCall(msgspec.Struct, frozen=True, kw_only=True):
+    """An async event that the API accepts by itself: of a trigger."""
+
+    namespace: str
+    name: str
+    payload: bytes
+    qualifier: str = ""
+    content_type: str = "application/json"
+    #: The same key and event: the same invocation.
+    idempotency_key: str = ""
+    #: What caused it, e.g. `event:NAME`.
+    trigger: str = ""
+    trace: str = ""
 
 
 class InspectedPackage(Protocol):
@@ -92,6 +109,14 @@ def no_such_node(node_id: str, drain: bool) -> bool:  # noqa: ARG001 - shape of 
     return False
 
 
+async def accepting_nothing(call: AcceptCall) -> str:
+    """Hook of a gateway that cannot accept events."""
+    raise PlatformError(
+        f"this gateway accepts no events for {call.name}",
+        next_step="Send it to another gateway.",
+    )
+
+
 class ApiContext(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the handlers use."""
 
@@ -115,3 +140,8 @@ class ApiContext(msgspec.Struct, frozen=True, kw_only=True):
     version_changed: Callable[[Version | None, str], None] = nothing_changed
     #: Stop (True) or resume (False) giving a node calls. False when there is no such node.
     drain_node: Callable[[str, bool], bool] = no_such_node
+    #: Accept an event durably and have it run; its request id. Raises as `Catalog.resolve` and
+    #: `GatewayService.accept` do.
+    accept: Callable[[AcceptCall], Awaitable[str]] = accepting_nothing
+    #: None: `build_api` makes one over the store.
+    triggers: TriggerCatalog | None = None
