@@ -24,3 +24,9 @@ class Transport(Protocol):
     def send(self, to: str, message: Message) -> None:
         """Send, never blocking. Unknown addresses are counted and dropped."""
         ...
+
+    def disconnect(self, address: str) -> None:
+        """Close what leads to an address and drop what waits for it; a later `send` opens anew.
+        Unknown addresses, and those of this process, are fine.
+        """
+        ...

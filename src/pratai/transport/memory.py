@@ -28,3 +28,6 @@ class MemoryTransport:
             count("messages_unaddressed")
         else:
             receiver(message)
+
+    def disconnect(self, address: str) -> None:
+        """Nothing leads anywhere: all are in this process."""

@@ -1,0 +1,1 @@
+"""Messages between processes over ZeroMQ PUSH/PULL; `transport.py` is its face."""
