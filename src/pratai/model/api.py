@@ -11,7 +11,7 @@ import msgspec
 
 from pratai.model.function import Network
 from pratai.model.invocation import Failure
-from pratai.model.trigger import NOTHING, EventFilter, FolderSource, TimerSource, TriggerKind
+from pratai.model.trigger import EventFilter, FolderSource, TimerSource, TriggerKind
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -366,7 +366,7 @@ class TriggerRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     event: EventFilter | None = None
     folder: FolderSource | None = None
     #: Timers: the event that the function is given; null = one that tells name and time.
-    input: msgspec.Raw = NOTHING
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     #: null = as it is; a new trigger is enabled and not paused.
     enabled: bool | None = None
     paused: bool | None = None
@@ -419,7 +419,7 @@ class FireRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Body of `POST /v1/triggers/{name}/fire`; may be empty for a timer."""
 
     #: What the function is given; null = what a timer gives it.
-    event: msgspec.Raw = NOTHING
+    event: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class MatchView(msgspec.Struct, frozen=True, kw_only=True):
@@ -429,6 +429,8 @@ class MatchView(msgspec.Struct, frozen=True, kw_only=True):
     function: str
     #: "" when it failed.
     request_id: str
+    #: It was accepted before, when the same event came: nothing runs again.
+    repeated: bool = False
     #: Why nothing was accepted for this trigger; "" when it was.
     failure: str = ""
 

@@ -19,6 +19,7 @@ from pratai.model.api import FireRequest, TriggerRequest
 from pratai.model.event_filter import parse_pattern
 from pratai.model.refusal import invalid, nearest, unknown_field
 from pratai.model.trigger import (
+    NOTHING,
     EventFilter,
     FileAfter,
     FolderSource,
@@ -97,7 +98,8 @@ def parse_trigger(raw: bytes, namespace: str, name: str) -> tuple[Trigger, Trigg
         _check_filter(wanted.event)
     if wanted.folder is not None:
         _check_folder(wanted.folder)
-    _check_input(kind, bytes(wanted.input))
+    given = NOTHING if isinstance(wanted.input, msgspec.UnsetType) else wanted.input
+    _check_input(kind, bytes(given))
     if len(wanted.description) > DESCRIPTION_CHARS_MAX:
         raise invalid(
             "description", wanted.description, f"at most {DESCRIPTION_CHARS_MAX} characters"
@@ -112,7 +114,7 @@ def parse_trigger(raw: bytes, namespace: str, name: str) -> tuple[Trigger, Trigg
         timer=wanted.timer,
         event=wanted.event,
         folder=wanted.folder,
-        input=wanted.input,
+        input=given,
         enabled=wanted.enabled is not False,
         paused=wanted.paused is True,
     )
@@ -122,9 +124,8 @@ def parse_trigger(raw: bytes, namespace: str, name: str) -> tuple[Trigger, Trigg
 def parse_fire(raw: bytes, trigger: Trigger) -> bytes | None:
     """The event to run a trigger's function with; None = what its timer gives."""
     given = _decode(raw, FireRequest) if raw else FireRequest()
-    event = bytes(given.event)
-    if event != NULL:
-        return event
+    if not isinstance(given.event, msgspec.UnsetType) and bytes(given.event) != NULL:
+        return bytes(given.event)
     if trigger.kind != "timer":
         raise invalid(
             "event",

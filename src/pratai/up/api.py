@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pratai.node.service import NodeService
     from pratai.packages.directory import Packages
     from pratai.scheduler.service import SchedulerService
-    from pratai.store.base import Store
+    from pratai.store.base import Accepted, Store
     from pratai.transport.memory import MemoryTransport
 
 _log = structlog.get_logger("pratai.up")
@@ -152,13 +152,13 @@ class ApiParts:
         )
         return accepted.request_id
 
-    async def accept(self, call: AcceptCall) -> str:
-        """Accept an event of a trigger; its request id once it is durable."""
+    async def accept(self, call: AcceptCall) -> Accepted:
+        """Accept an event of a trigger: durable on return."""
         running = self._running
         version = await running.catalog.resolve(
             call.namespace, call.name, call.qualifier, ids.chance()
         )
-        accepted = await running.gateway.accept(
+        return await running.gateway.accept(
             version,
             call.payload,
             content_type=call.content_type,
@@ -167,7 +167,6 @@ class ApiParts:
             trace=call.trace,
             trigger=call.trigger,
         )
-        return accepted.request_id
 
     async def deliver(self, effect: Deliver) -> None:
         """Hand an async invocation's outcome to the destination that its function names."""

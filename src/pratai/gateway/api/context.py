@@ -18,7 +18,7 @@ from pratai.gateway.triggers import TriggerCatalog
 from pratai.model.api import NodeView, RuntimeView
 from pratai.model.function import FunctionConfig, Version
 from pratai.model.invocation import Invocation
-from pratai.store.base import Store
+from pratai.store.base import Accepted, Store
 from pratai.wire.messages import Result
 
 
@@ -109,7 +109,7 @@ def no_such_node(node_id: str, drain: bool) -> bool:  # noqa: ARG001 - shape of 
     return False
 
 
-async def accepting_nothing(call: AcceptCall) -> str:
+async def accepting_nothing(call: AcceptCall) -> Accepted:
     """Hook of a gateway that cannot accept events."""
     raise PlatformError(
         f"this gateway accepts no events for {call.name}",
@@ -140,8 +140,8 @@ class ApiContext(msgspec.Struct, frozen=True, kw_only=True):
     version_changed: Callable[[Version | None, str], None] = nothing_changed
     #: Stop (True) or resume (False) giving a node calls. False when there is no such node.
     drain_node: Callable[[str, bool], bool] = no_such_node
-    #: Accept an event durably and have it run; its request id. Raises as `Catalog.resolve` and
+    #: Accept an event durably and have it run. Raises as `Catalog.resolve` and
     #: `GatewayService.accept` do.
-    accept: Callable[[AcceptCall], Awaitable[str]] = accepting_nothing
+    accept: Callable[[AcceptCall], Awaitable[Accepted]] = accepting_nothing
     #: None: `build_api` makes one over the store.
     triggers: TriggerCatalog | None = None

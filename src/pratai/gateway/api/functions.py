@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from pratai.errors import NotFound, Throttled
+from pratai.errors import Conflict, NotFound, Throttled
 from pratai.gateway.api.context import ApiContext
 from pratai.gateway.api.multipart import Upload, read_upload
 from pratai.gateway.api.operations import Call, json_response
+from pratai.gateway.api.triggers import catalog_of
 from pratai.gateway.catalog import Code, Deployed
 from pratai.gateway.problems import problem_of
 from pratai.gateway.views import function_view
@@ -24,6 +25,8 @@ NDJSON = "application/x-ndjson"
 DEPLOYMENTS_MAX = 8
 #: Lines of progress that wait for a slow reader; further ones are dropped.
 PROGRESS_MAX = 1_000
+#: Triggers named in a refusal.
+NAMES_SHOWN = 5
 
 _encode = msgspec.json.Encoder().encode
 
@@ -109,10 +112,30 @@ async def list_functions(call: Call) -> Response:
 
 
 async def delete_function(call: Call) -> Response:
-    """`DELETE /v1/functions/{name}`."""
-    for version_id in await call.context.catalog.delete(call.namespace, call.text("name")):
+    """`DELETE /v1/functions/{name}`: with `force` triggers of it are disabled."""
+    name, triggers = call.text("name"), catalog_of(call)
+    pointing = [one.name for one in await triggers.of_function(call.namespace, name)]
+    if pointing and not call.flag("force"):
+        raise _has_triggers(name, pointing)
+    for version_id in await call.context.catalog.delete(call.namespace, name):
         call.context.version_changed(None, version_id)
+    if pointing:
+        await triggers.disable_of(call.namespace, name, f"its function {name} was deleted")
     return Response(status_code=204)
+
+
+def _has_triggers(name: str, pointing: list[str]) -> Conflict:
+    shown = ", ".join(pointing[:NAMES_SHOWN])
+    more = len(pointing) - NAMES_SHOWN
+    return Conflict(
+        f"{name} is run by {'triggers' if len(pointing) > 1 else 'trigger'} {shown}"
+        f"{f' and {more} more' if more > 0 else ''}",
+        code="function_has_triggers",
+        next_step="Delete them or let them run another function; `force` deletes the function and "
+        "disables them.",
+        field="name",
+        value=name,
+    )
 
 
 async def _deploy(

@@ -20,6 +20,13 @@ from pratai.gateway.api.versions import WEIGHTS_MAX
 from pratai.gateway.problems import CONTENT_TYPE
 from pratai.model.api import LogView, Problem, ProgressView
 from pratai.model.function import FunctionConfig
+from pratai.model.trigger_validation import (
+    ALTERNATIVES_MAX,
+    CRON_CHARS_MAX,
+    EXTENSION_PATTERN,
+    QUALIFIER_PATTERN,
+)
+from pratai.model.trigger_validation import RANGES as TRIGGER_RANGES
 from pratai.model.validation import DESCRIPTION_CHARS_MAX, RANGES
 
 Schema = dict[str, object]
@@ -44,6 +51,12 @@ PROBLEMS = {
     504: "The deadline of the call passed.",
 }
 
+
+def _bounds(field: str) -> Schema:
+    least, most = TRIGGER_RANGES[field]
+    return {"minimum": least, "maximum": most}
+
+
 #: What handlers check beyond the types of a Struct's fields.
 _CONSTRAINTS: dict[str, dict[str, Schema]] = {
     "FunctionConfig": {
@@ -61,6 +74,24 @@ _CONSTRAINTS: dict[str, dict[str, Schema]] = {
             "propertyNames": {"pattern": "^[1-9][0-9]{0,8}$"},
             "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1},
         },
+    },
+    "TriggerRequest": {
+        "function": {"pattern": NAME_PATTERN},
+        "qualifier": {"pattern": QUALIFIER_PATTERN},
+        "description": {"maxLength": DESCRIPTION_CHARS_MAX},
+    },
+    "TimerSource": {
+        "cron": {"maxLength": CRON_CHARS_MAX},
+        "missed_max": _bounds("timer.missed_max"),
+        "start_at_ms": _bounds("timer.start_at_ms"),
+    },
+    "EventFilter": {
+        **{name: {"maxItems": ALTERNATIVES_MAX} for name in ("type", "source", "subject")},
+        "extensions": {"propertyNames": {"pattern": EXTENSION_PATTERN}},
+    },
+    "FolderSource": {
+        "path": {"pattern": "^/"},
+        "settle_ms": _bounds("folder.settle_ms"),
     },
     "PublishRequest": {"description": {"maxLength": DESCRIPTION_CHARS_MAX}},
     "RollbackRequest": {"version": {"pattern": "^[0-9]{0,9}$"}},

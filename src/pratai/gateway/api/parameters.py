@@ -247,6 +247,7 @@ AFTER = whole(
     default=0,
 )
 FOLLOW = flag("follow", "Answer server-sent events, and go on as records arrive.")
+FORCE = flag("force", "Delete it though triggers run it, and disable them.")
 QUALIFIER = text(
     "qualifier",
     "Version number, alias or `$LATEST`; `$LATEST` when it is not given.",

@@ -18,6 +18,7 @@ from pratai.gateway.api.routes_records import (
     invocations_rows,
     stories_rows,
 )
+from pratai.gateway.api.routes_triggers import events_rows, triggers_rows
 from pratai.gateway.api.rows import BODY, OF_FUNCTION, gone, ok
 from pratai.model import api
 
@@ -36,6 +37,8 @@ def operations() -> list[Operation]:
         *stories_rows(),
         *dead_letters_rows(),
         *dead_letter_rows(),
+        *triggers_rows(),
+        *events_rows(),
         *platform_rows(),
         *keys_rows(),
         *probes_rows(),

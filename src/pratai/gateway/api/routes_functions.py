@@ -38,10 +38,11 @@ def functions_rows() -> list[Operation]:
             id="deleteFunction",
             method="DELETE",
             path="/v1/functions/{name}",
-            summary="Delete a function. Calls in flight end as they would have.",
+            summary="Delete a function. Calls in flight end as they would have. One that triggers "
+            "run is deleted with `force` only, which disables them.",
             tag="functions",
             handler=functions.delete_function,
-            parameters=OF_FUNCTION,
+            parameters=(*OF_FUNCTION, p.FORCE),
             problems=(404, 409),
             replies=gone("Deleted."),
         ),

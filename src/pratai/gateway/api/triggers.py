@@ -86,7 +86,7 @@ async def fire_trigger(call: Call) -> Response:
     trigger = await catalog_of(call).get(call.namespace, call.text("name"))
     raw = await call.body(call.context.config.gateway.async_event_bytes_max)
     event = parse_fire(raw, trigger)
-    request_id = await call.context.accept(
+    accepted = await call.context.accept(
         AcceptCall(
             namespace=call.namespace,
             name=trigger.function,
@@ -95,6 +95,7 @@ async def fire_trigger(call: Call) -> Response:
             trigger=f"{trigger.kind}:{trigger.name}",
         )
     )
+    request_id = accepted.request_id
     location = f"/v1/invocations/{request_id}"
     return json_response(
         AcceptedView(request_id=request_id, location=location),
