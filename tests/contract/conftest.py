@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import textwrap
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import uvloop
+from tests import elasticsearch_cluster
+from tests.docker_engine import DockerEngine, docker_engine
 
 from pratai.config.schema import Driver as DriverConfig
+from pratai.config.schema import Elasticsearch as ElasticsearchConfig
 from pratai.config.schema import Node as NodeConfig
 from pratai.driver.base import Driver, InstanceExit, InstanceSpec
 from pratai.driver.fake import FakeDriver
@@ -131,11 +136,20 @@ class Instance:
 class World:
     """A driver on a loop. Methods are plain calls that run the loop for as long as they wait."""
 
-    def __init__(self, driver_name: str, loop_name: str, root: Path) -> None:
+    def __init__(
+        self,
+        driver_name: str,
+        loop_name: str,
+        root: Path,
+        *,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
         factory = uvloop.new_event_loop if loop_name == "uvloop" else asyncio.new_event_loop
         self.runner = asyncio.Runner(loop_factory=factory)
         self.root = root
         self.state_dir = root / "state"
+        #: Settings of `[driver]` beside its name.
+        self.settings = settings or {}
         self.driver = self._make(driver_name)
         self.instances: dict[str, Instance] = {}
         self.count = 0
@@ -147,7 +161,7 @@ class World:
         if name == "fake":
             loop = self.runner.get_loop()
             return FakeDriver(call_later=loop.call_later)
-        config = DriverConfig(name="process")
+        config = msgspec.convert({"name": name, **self.settings}, DriverConfig)
         return create_driver(config, state_dir=str(self.state_dir), node_config=NodeConfig())
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
@@ -263,10 +277,55 @@ class World:
         self.runner.close()
 
 
+@pytest.fixture(scope="session")
+def engine() -> Iterator[DockerEngine]:
+    """A Docker engine that all tests of a run share."""
+    with docker_engine() as running:
+        yield running
+
+
 @pytest.fixture
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A process driver on the standard loop, unless parametrised by "driver/loop"."""
     driver_name, _, loop_name = getattr(request, "param", "process/asyncio").partition("/")
-    made = World(driver_name, loop_name, tmp_path)
+    settings: dict[str, Any] = {}
+    if driver_name == "docker":
+        settings["docker_host"] = request.getfixturevalue("engine").host
+    made = World(driver_name, loop_name, tmp_path, settings=settings)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_urls() -> Iterator[str]:
+    """A real Elasticsearch of one node for all tests, or the one that is named to us."""
+    named = elasticsearch_cluster.running_urls()
+    if named:
+        yield named
+        return
+    started = elasticsearch_cluster.cluster()
+    yield ",".join(started.urls)
+    elasticsearch_cluster.discard(started)
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_common(elasticsearch_urls: str) -> Iterator[ElasticsearchConfig]:
+    """Settings that tests share, so that the indices are made once."""
+    prefix = f"test-{os.urandom(4).hex()}"
+    yield ElasticsearchConfig(urls=elasticsearch_urls, index_prefix=prefix, replicas=0)
+    elasticsearch_cluster.remove(elasticsearch_urls, prefix)
+
+
+@pytest.fixture
+def elasticsearch_settings(elasticsearch_common: ElasticsearchConfig) -> ElasticsearchConfig:
+    """The shared settings, nothing kept there."""
+    elasticsearch_cluster.empty(elasticsearch_common.urls, elasticsearch_common.index_prefix)
+    return elasticsearch_common
+
+
+@pytest.fixture
+def elasticsearch_fresh(elasticsearch_urls: str) -> Iterator[ElasticsearchConfig]:
+    """Settings with a prefix that nobody used; what a test left there is removed."""
+    prefix = f"test-{os.urandom(4).hex()}"
+    yield ElasticsearchConfig(urls=elasticsearch_urls, index_prefix=prefix, replicas=0)
+    elasticsearch_cluster.remove(elasticsearch_urls, prefix)

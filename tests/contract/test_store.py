@@ -22,6 +22,7 @@ from pratai.store.base import (
     RetryRecord,
     Store,
 )
+from pratai.store.elasticsearch import ElasticsearchStore
 from pratai.store.memory import MemoryStore
 from pratai.store.sqlite import SqliteStore
 
@@ -34,11 +35,14 @@ KEEP_ALL = Retention(
 )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "elasticsearch"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     config = schema.Store()
     if request.param == "memory":
         return lambda: MemoryStore(config)
+    if request.param == "elasticsearch":
+        settings = request.getfixturevalue("elasticsearch_settings")
+        return lambda: ElasticsearchStore(settings, config)
     return lambda: SqliteStore(str(tmp_path / "pratai.db"), config)
 
 
