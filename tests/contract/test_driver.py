@@ -21,7 +21,15 @@ from pratai.errors import ConfigError, PlatformError
 from pratai.wire import frames
 
 every_driver = pytest.mark.parametrize(
-    "world", ["fake/asyncio", "process/asyncio", "process/uvloop"], indirect=True
+    "world",
+    [
+        "fake/asyncio",
+        "process/asyncio",
+        "process/uvloop",
+        pytest.param("docker/asyncio", marks=pytest.mark.timeout(300)),
+        pytest.param("docker/uvloop", marks=pytest.mark.timeout(300)),
+    ],
+    indirect=True,
 )
 process_driver = pytest.mark.parametrize(
     "world", ["process/asyncio", "process/uvloop"], indirect=True
@@ -157,7 +165,7 @@ def test_an_unknown_driver_is_refused_with_the_names_there_are(tmp_path):
     config = msgspec.structs.replace(Driver(), name="vapour")
     with pytest.raises(ConfigError) as refused:
         create_driver(config, state_dir=str(tmp_path), node_config=Node())
-    assert refused.value.allowed == ["process", "fake"]
+    assert refused.value.allowed == ["process", "docker", "fake"]
 
 
 # the process driver

@@ -66,6 +66,9 @@ def config_options(decorated: Decorated) -> Decorated:
             metavar="K=V",
             help="Label to find it by.",
         ),
+        click.option(
+            "--apt", multiple=True, metavar="PACKAGE", help="Debian package it needs (docker)."
+        ),
     )
     for option in reversed(options):
         decorated = option(decorated)
@@ -97,7 +100,7 @@ def given(config: dict[str, object]) -> dict[str, object]:
             continue
         if field in ("environment", "labels"):
             chosen[field] = dict(_pairs(value))
-        elif field == "secrets":
+        elif field in ("secrets", "apt"):
             chosen[field] = list(_texts(value))
         else:
             chosen[field] = value

@@ -162,6 +162,7 @@ def show_function(session: Session, view: FunctionView) -> None:
             "public": view.public,
             "keep_warm": view.keep_warm,
             "labels": view.labels,
+            "apt": view.apt,
             "aliases": {name: alias.version for name, alias in view.aliases.items()},
         }
     )

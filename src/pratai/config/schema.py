@@ -192,6 +192,43 @@ class Driver(Section, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Processes and threads of one instance.")
     ] = 256
     files_max: Annotated[int, Meta(ge=16, description="Open files of one process.")] = 1_024
+    docker_host: Annotated[
+        str, Meta(description="docker: where the engine listens, on this machine.")
+    ] = "unix:///var/run/docker.sock"
+    base_image: Annotated[
+        str,
+        Meta(description="docker: image that `pratai runtimes build` starts from; empty = none."),
+    ] = ""
+    registry: Annotated[
+        str,
+        Meta(description="docker: registry that runtime images are pulled from; empty = none."),
+    ] = ""
+    cpu_millis: Annotated[
+        int,
+        Meta(ge=0, description="docker: thousandths of a processor for one version; 0 = all."),
+    ] = 0
+    pause_idle_ms: Annotated[
+        int, Meta(ge=0, description="docker: an idle container is paused after it; 0 = never.")
+    ] = 30_000
+    containers_max: Annotated[
+        int, Meta(ge=1, description="docker: containers at one time, one for each version.")
+    ] = 128
+    adopt_ms: Annotated[
+        int,
+        Meta(ge=0, description="docker: how long containers wait for a node that has gone."),
+    ] = 60_000
+    images_max: Annotated[
+        int, Meta(ge=1, description="docker: images of functions that are kept.")
+    ] = 32
+    engine_timeout_ms: Annotated[
+        int, Meta(ge=100, description="docker: how long one request to the engine may take.")
+    ] = 30_000
+    build_timeout_ms: Annotated[
+        int, Meta(ge=1, description="docker: how long building or pulling an image may take.")
+    ] = 900_000
+    sweep_ms: Annotated[
+        int, Meta(ge=100, description="docker: time between looks for what nothing uses.")
+    ] = 600_000
 
 
 class Store(Section, frozen=True, kw_only=True):

@@ -51,6 +51,8 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: list[str]
     #: What is missing for full isolation; each entry one sentence. Empty is best.
     degraded: list[str] = []
+    #: What makes the sandboxes, with its version, where that is a program of its own.
+    engine: str = ""
 
 
 class InstanceStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from pratai.config.schema import Node as NodeConfig
 from pratai.driver.base import Driver
 from pratai.errors import ConfigError
 
-NAMES = ("process", "fake")
+NAMES = ("process", "docker", "fake")
 
 
 def create_driver(config: DriverConfig, *, state_dir: str, node_config: NodeConfig) -> Driver:
@@ -27,6 +27,17 @@ def create_driver(config: DriverConfig, *, state_dir: str, node_config: NodeConf
             bootstrap=catalog.default_runtime().bootstrap,
             zygotes_max=min(64, node_config.instances_max),
         )
+    if config.name == "docker":
+        try:
+            from pratai.driver.docker.driver import DockerDriver
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"the docker driver needs the module {error.name}, which is not installed",
+                next_step="Install it: pip install 'pratai[docker]'.",
+                field="driver.name",
+                value=config.name,
+            ) from error
+        return DockerDriver(config, state_dir=state_dir)
     if config.name == "fake":
         from pratai.driver.fake import FakeDriver
 

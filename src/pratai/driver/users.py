@@ -27,6 +27,10 @@ class Users:
         self._uids[version_id] = uid
         return uid
 
+    def take(self, version_id: str, uid: int) -> None:
+        """Have this version keep the user id that an earlier process gave it."""
+        self._uids.setdefault(version_id, uid)
+
     def given(self) -> set[int]:
         """Every user id that a version has now."""
         return set(self._uids.values())

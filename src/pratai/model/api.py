@@ -70,6 +70,8 @@ class FunctionView(msgspec.Struct, frozen=True, kw_only=True):
     keep_warm: int
     labels: dict[str, str]
     aliases: dict[str, AliasView]
+    #: Debian packages that its image has.
+    apt: list[str] = []
 
 
 class AliasView(msgspec.Struct, frozen=True, kw_only=True):

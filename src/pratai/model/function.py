@@ -43,6 +43,8 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     #: Instances kept warm without calls.
     keep_warm: int = 0
     labels: dict[str, str] = {}
+    #: Debian packages that the function needs; only nodes with the docker driver install them.
+    apt: list[str] = []
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):

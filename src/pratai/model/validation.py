@@ -35,14 +35,18 @@ LABELS_MAX = 64
 LABEL_KEY_CHARS_MAX = 128
 LABEL_VALUE_CHARS_MAX = 256
 SECRETS_MAX = 64
+APT_MAX = 64
 HANDLER_CHARS_MAX = 128
 
 NAME_ALLOWED = "1 to 64 letters, digits, - and _, the first a letter or digit"
 ENVIRONMENT_KEY_ALLOWED = "letters, digits and _, the first not a digit"
 HANDLER_ALLOWED = "module:function, e.g. main:main"
+APT_ALLOWED = "the name of a Debian package, e.g. libgomp1"
 DESTINATION_ALLOWED = 'function:NAME, or "" for none'
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+#: Debian policy, section 5.6.1. Nothing here means anything to a shell.
+_APT = re.compile(r"[a-z0-9][a-z0-9+.-]{1,63}", re.ASCII)
 _RUNTIME = re.compile(r"[a-z][a-z0-9._-]{0,63}", re.ASCII)
 _ENVIRONMENT_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _RESERVED_PREFIXES = ("PRATAI_", "AWS_LAMBDA_", "LD_", "DYLD_")
@@ -349,6 +353,22 @@ def _secrets(field: str, value: object) -> list[str]:
     return names
 
 
+def _apt(field: str, value: object) -> list[str]:
+    allowed = f"a list of at most {APT_MAX} names of Debian packages, each once"
+    if not isinstance(value, (list, tuple)) or len(value) > APT_MAX:
+        raise invalid(field, value, allowed)
+    names: list[str] = []
+    for index, item in enumerate(value):
+        name = _text(f"{field}[{index}]", item, APT_ALLOWED)
+        # apt takes a last - or + as "remove" and "install".
+        if not _APT.fullmatch(name) or name.endswith("-") or name.endswith("+") and name[-2] != "+":
+            raise invalid(f"{field}[{index}]", name, APT_ALLOWED)
+        if name in names:
+            raise invalid(f"{field}[{index}]", name, allowed, detail=f"{name} is listed twice.")
+        names.append(name)
+    return names
+
+
 def _network(field: str, value: object) -> Network:
     for choice in get_args(Network):
         if value == choice:
@@ -406,4 +426,5 @@ _CHECKS: dict[str, Check] = {
     "public": _flag,
     "keep_warm": _whole,
     "labels": _labels,
+    "apt": _apt,
 }

@@ -140,7 +140,19 @@ class ProcessDriver:
         )
 
     async def prepare(self, spec: InstanceSpec) -> None:
-        """Import the version's module in a zygote of its own, if its instances may be forked."""
+        """Import the version's module in a zygote of its own, if its instances may be forked.
+
+        Raises:
+            PlatformError: it needs packages of the system, which are this machine's own here.
+
+        """
+        if spec.version.config.apt:
+            raise PlatformError(
+                f"{spec.version.name} needs packages of the system (apt), which the process driver "
+                "does not install",
+                code="apt_unsupported",
+                next_step="Run it on a node with [driver] name = docker, or remove `apt`.",
+            )
         spec = await self._reach(spec)
         if self._walls.mounts == "root" or self._prepared.is_unfit(spec):
             return

@@ -66,6 +66,7 @@ _CONSTRAINTS: dict[str, dict[str, Schema]] = {
         "on_failure": {"pattern": _DESTINATION},
         "secrets": {"maxItems": 64, "uniqueItems": True},
         "labels": {"maxProperties": 64},
+        "apt": {"maxItems": 64, "uniqueItems": True},
     },
     "AliasRequest": {
         "version": {"pattern": r"^([0-9]{1,9}|\$LATEST)?$"},

@@ -231,6 +231,7 @@ def run_base(control_fd: int) -> None:
 
 
 def start_from_base(spec: Spec, fds: list[int]) -> None:
+    """What a child of a base zygote becomes: a function zygote or an instance. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.setsid()
     if spec["kind"] == "zygote":
