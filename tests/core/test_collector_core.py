@@ -36,6 +36,7 @@ from pratai.wire.messages import (
     Leave,
     Logs,
     Result,
+    Roster,
     Tick,
 )
 
@@ -95,15 +96,15 @@ def test_an_outcome_frees_its_lease() -> None:
     assert len(collector._leases) == 0
 
 
-def test_a_success_is_recorded_and_delivered() -> None:
+def test_a_success_is_delivered_and_then_recorded() -> None:
     item = event("e1", accepted_at_ms=NOW - 30)
     success = outcome("e1", payload=b"42")
 
     effects = given(item).handle(success)
 
     assert effects[1:] == [
-        RecordOutcome(success, "default", dead=False, queue_us=30_000, function="f"),
         Deliver(success, "default", "f", "default/f/1"),
+        RecordOutcome(success, "default", dead=False, queue_us=30_000, function="f"),
     ]
 
 
@@ -129,14 +130,14 @@ def test_an_outcome_of_another_node_is_fenced() -> None:
     assert collector.handle(outcome("e1", node_id="n1")) == [Count("outcomes_fenced")]
 
 
-def test_an_event_that_gave_up_in_its_queue_is_a_dead_letter_and_delivered() -> None:
+def test_an_event_that_gave_up_in_its_queue_is_delivered_and_a_dead_letter() -> None:
     gave_up = outcome(
         "e1", 0, node_id="", outcome="discarded", function="f", version_id="default/f/1"
     )
 
     assert given().handle(gave_up) == [
-        RecordOutcome(gave_up, "default", dead=True, function="f"),
         Deliver(gave_up, "default", "f", "default/f/1"),
+        RecordOutcome(gave_up, "default", dead=True, function="f"),
     ]
 
 
@@ -271,7 +272,10 @@ def test_a_node_that_joins_is_told_to_the_scheduler_and_expected_to_be_heard() -
     effects = collector.handle(JOIN)
 
     joined = Joined(node_id="n1", endpoint="memory", capacity=Capacity(slots=2))
-    assert of_kind(effects, Send) == [Send("scheduler", joined)]
+    assert of_kind(effects, Send) == [
+        Send("scheduler", joined),
+        Send("node:n1", Roster(scheduler_id="scheduler", gateways=[], nodes=1)),
+    ]
     assert wakes(effects) == [NOW + 10_000]
 
 

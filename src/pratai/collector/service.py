@@ -1,4 +1,9 @@
-"""The collector's I/O: write outcomes down until they are, keep logs, hand outcomes on."""
+"""The collector's I/O: hand outcomes on, write them down until they are, keep logs and members.
+
+An outcome is handed to its function's destinations before it is recorded: should the process end in
+between, the attempt is repeated and handed on again under the same idempotency key, so nothing is
+lost and nothing runs twice.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,33 @@ from typing import TypeVar, cast
 
 import structlog
 
+from pratai.clock import now_ms
 from pratai.collector.core import Collector
+from pratai.collector.records import Records
 from pratai.config import schema
-from pratai.core.effects import Deliver, RecordLogs, RecordOutcome, RecordRetry
+from pratai.core.effects import (
+    Deliver,
+    Disconnect,
+    RecordLogs,
+    RecordMember,
+    RecordOutcome,
+    RecordRetry,
+)
 from pratai.core.leases import Leases
 from pratai.errors import StoreUnavailable
 from pratai.metrics import count
 from pratai.model.invocation import Mark
+from pratai.model.node import NodeRecord
 from pratai.store.base import OutcomeRecord, RetryRecord, Store
 from pratai.transport.base import Transport
 from pratai.transport.runner import Runner
-from pratai.wire.messages import Outcome
+from pratai.wire.messages import DrainNode, Outcome
 
 _log = structlog.get_logger("pratai.collector")
 #: Longest wait before a write that the store refused is tried again.
 RETRY_S_MAX = 5.0
+#: Tries to hand an outcome on while the store cannot be reached: about five minutes.
+DELIVERIES_MAX = 60
 
 T = TypeVar("T")
 Observer = Callable[[RecordOutcome], None]
@@ -41,9 +58,13 @@ class CollectorService(Runner):
         store: Store,
         observe: Observer,
         deliver: Delivery,
+        scheduler_id: str = "scheduler",
     ) -> None:
-        self.core = Collector(config, leases)
+        self.core = Collector(config, leases, scheduler_id=scheduler_id)
         super().__init__(self.core, transport)
+        self._records = Records(store)
+        #: {request_id: its delivery} of outcomes to be recorded once that is done.
+        self._deliveries: dict[str, asyncio.Task[None]] = {}
         self._store = store
         self._observe = observe
         self._deliver = deliver
@@ -51,7 +72,26 @@ class CollectorService(Runner):
         self._does[RecordRetry] = self._record_retry
         self._does[RecordLogs] = self._record_logs
         self._does[Deliver] = self._hand_on
+        self._does[RecordMember] = self._record_member
+        self._does[Disconnect] = self._disconnect
         transport.bind("collector", self.receive)
+
+    async def recover(self) -> None:
+        """Read what was written down of the cluster: who is there, which nodes are drained. Before
+        this, nothing of it is written.
+
+        Raises:
+            StoreUnavailable: the store cannot be read; ask again.
+
+        """
+        records = await self._records.load()
+        for effect in self.core.remember(records, now_ms()):
+            self._does[type(effect)](effect)
+        for record in records:
+            if isinstance(record, NodeRecord) and record.draining:
+                move = DrainNode(node_id=record.node_id, drain=True)
+                self._transport.send("scheduler", move)
+        self._write_members()
 
     async def settle(self) -> None:
         """Return when everything taken so far is written down and handed on."""
@@ -64,6 +104,9 @@ class CollectorService(Runner):
 
     async def _write_outcome(self, effect: RecordOutcome) -> None:
         outcome = cast("Outcome", effect.outcome)
+        delivery = self._deliveries.pop(outcome.request_id, None)
+        if delivery is not None:
+            await asyncio.wait({delivery})
         record = OutcomeRecord(
             namespace=effect.namespace,
             request_id=outcome.request_id,
@@ -106,10 +149,34 @@ class CollectorService(Runner):
         self._store.append_logs(effect.records)
 
     def _hand_on(self, effect: Deliver) -> None:
-        self._begin(self._loop.create_task(self._hand_on_later(effect)))
+        outcome = cast("Outcome", effect.outcome)
+        delivery = self._loop.create_task(self._hand_on_now(effect))
+        self._deliveries[outcome.request_id] = delivery
+        self._begin(delivery)
 
-    async def _hand_on_later(self, effect: Deliver) -> None:
-        await self._deliver(effect)
+    async def _hand_on_now(self, effect: Deliver) -> None:
+        wait_s = 0.1
+        for _ in range(DELIVERIES_MAX):
+            try:
+                await self._deliver(effect)
+            except StoreUnavailable:
+                await asyncio.sleep(wait_s)
+                wait_s = min(RETRY_S_MAX, wait_s * 2)
+            else:
+                return
+        count("destinations_failed")
+        _log.error("destination_given_up", function=effect.function, tries=DELIVERIES_MAX)
+
+    def _record_member(self, effect: RecordMember) -> None:
+        self._records.add(effect)
+        self._write_members()
+
+    def _write_members(self) -> None:
+        if self._records.wait_to_be_written:
+            self._begin(self._loop.create_task(self._records.write()))
+
+    def _disconnect(self, effect: Disconnect) -> None:
+        self._transport.disconnect(effect.address)
 
     async def _until_written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write, again and again while the store cannot: an outcome is never given up."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from pratai.model.invocation import Invocation, LogRecord
+from pratai.model.node import NodeRecord, ProcessRecord
 from pratai.wire.messages import Dispatch, Message, Result
 
 
@@ -26,6 +27,12 @@ class Wake(Effect, frozen=True):
     """Hand the core a `Tick` at this time or soon after. Earlier wishes stay in force."""
 
     at_ms: int
+
+
+class Disconnect(Effect, frozen=True):
+    """Nothing more will be sent to this address: close what leads there, drop what waits for it."""
+
+    address: str
 
 
 class Count(Effect, frozen=True):
@@ -96,6 +103,15 @@ class Deliver(Effect, frozen=True):
     namespace: str
     function: str
     version_id: str
+
+
+class RecordMember(Effect, frozen=True):
+    """Write down who is in the cluster, or (`forgotten`) remove what was written. The newest of a
+    member counts; older ones need not be written.
+    """
+
+    record: NodeRecord | ProcessRecord
+    forgotten: bool = False
 
 
 class RecordInvocation(Effect, frozen=True):

@@ -7,6 +7,7 @@ closing with an older number does nothing, which is how late results are kept ou
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from pratai.core.deadlines import Deadlines
 from pratai.wire.messages import Invoke
@@ -20,6 +21,10 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     expires_at_ms: int
     placed_at_ms: int
+    #: Opened again by a scheduler that found it in the journal.
+    resumed: bool = False
+    #: Of a resumed one: its node has said that it has the attempt.
+    confirmed: bool = False
 
 
 class Leases:
@@ -31,6 +36,8 @@ class Leases:
         #: {node_id: request ids leased to it}. Agrees with `_leases`.
         self._by_node: dict[str, set[str]] = {}
         self._expiry = Deadlines()
+        #: Leases of a former scheduler are still being read from the journal.
+        self.recovering = False
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -60,6 +67,12 @@ class Leases:
         self._expiry.discard(request_id)
         return lease
 
+    def confirm(self, request_id: str, expires_at_ms: int) -> None:
+        """The node of a resumed lease has the attempt: the lease lasts until it would anyway."""
+        lease = self._leases[request_id]
+        self._leases[request_id] = replace(lease, expires_at_ms=expires_at_ms, confirmed=True)
+        self._expiry.add(request_id, expires_at_ms)
+
     def expired(self, now_ms: int) -> list[Lease]:
         """Leases whose time is over. They stay open until closed."""
         return [self._leases[request_id] for request_id in self._expiry.due(now_ms)]
@@ -67,6 +80,10 @@ class Leases:
     def of_node(self, node_id: str) -> list[Lease]:
         """Every open lease of a node."""
         return [self._leases[request_id] for request_id in sorted(self._by_node.get(node_id, ()))]
+
+    def count_of(self, node_id: str) -> int:
+        """How many leases a node has."""
+        return len(self._by_node.get(node_id, ()))
 
     def next_expiry_ms(self) -> int | None:
         """When the next lease expires."""

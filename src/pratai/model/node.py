@@ -37,6 +37,49 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
+#: Kinds of the documents in which the scheduler keeps who is in the cluster, and their namespace.
+NODE_KIND = "node"
+PROCESS_KIND = "process"
+SYSTEM_NAMESPACE = "_system"
+
+
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cluster knows of a node, as the store keeps it; written now and then."""
+
+    node_id: str
+    endpoint: str = ""
+    state: NodeState = "ready"
+    #: An operator wants it to get no work; outlives that it is lost or comes back.
+    draining: bool = False
+    driver: str = ""
+    runtimes: list[str] = []
+    slots: int = 0
+    slots_busy: int = 0
+    memory_mb: int = 0
+    memory_used_mb: int = 0
+    instances: int = 0
+    architecture: str = ""
+    labels: dict[str, str] = {}
+    degraded: list[str] = []
+    joined_at_ms: int = 0
+    heard_at_ms: int = 0
+    #: The scheduler that wrote this; another life of it has another id.
+    scheduler_id: str = ""
+
+
+class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cluster knows of a gateway or an agent, as the store keeps it."""
+
+    process_id: str
+    kind: Literal["gateway", "agent"]
+    endpoint: str = ""
+    url: str = ""
+    state: Literal["ready", "lost"] = "ready"
+    joined_at_ms: int = 0
+    heard_at_ms: int = 0
+    scheduler_id: str = ""
+
+
 #: Endpoint of who is in the same process as the sender.
 MEMORY = "memory"
 

@@ -30,8 +30,9 @@ from pratai.core.effects import (
 )
 from pratai.core.machine import UnknownMessage
 from pratai.model.invocation import Failure, OutcomeKind
-from pratai.node.ending import CALLER_GONE, RETURNED, End, timed_out
+from pratai.node.ending import CALLER_GONE, RETURNED, End, chunk_of, timed_out
 from pratai.node.pool import Held, Instance, Pool, VersionPool
+from pratai.node.presence import Presence
 from pratai.node.scaling import depth_of, instances_wanted, may_stall, stalled
 from pratai.wire.instance import (
     Answered,
@@ -45,12 +46,13 @@ from pratai.wire.instance import (
     Streamed,
 )
 from pratai.wire.messages import (
-    Chunk,
     Dispatch,
     Forget,
     Heartbeat,
+    Join,
     Message,
     Provision,
+    Roster,
     Tick,
     Withdraw,
 )
@@ -64,9 +66,16 @@ LOOK_MS_MIN = 1_000
 class Node:
     """Decides which instance runs which dispatch. Performs no I/O."""
 
-    def __init__(self, config: schema.Node, node_id: str, *, memory_mb: int) -> None:
-        self._config = config
-        self.node_id = node_id
+    def __init__(
+        self,
+        config: schema.Node,
+        node_id: str,
+        *,
+        memory_mb: int,
+        presence: Presence | None = None,
+    ) -> None:
+        self._config, self.node_id = config, node_id
+        self.presence = presence or Presence(node_id)
         self._memory_bytes_max = memory_mb << 20
         self.pool = Pool()
         #: {request_id: Held} of every dispatch not yet answered.
@@ -92,15 +101,13 @@ class Node:
         transition(self, message, now_ms, effects)
         return effects
 
+    def join(self) -> Join:
+        """What this node says when it starts."""
+        return self.presence.join(self.held)
+
     def heartbeat(self) -> Heartbeat:
         """What this node says of itself now and then."""
-        used = sum(instance.memory_bytes for instance in self.pool.instances.values())
-        return Heartbeat(
-            node_id=self.node_id,
-            instances=len(self.pool.instances),
-            held=[(key, held.dispatch.attempt) for key, held in self.held.items()],
-            memory_used_mb=used >> 20,
-        )
+        return self.presence.heartbeat(self.held, self.pool, draining=self.draining)
 
     # from the scheduler
 
@@ -154,6 +161,11 @@ class Node:
                 self._stop(instance, "its version was deleted or replaced", effects)
             self.pool.drop_if_unused(pool)
         effects.append(Drop(forget.version_id))
+
+    def _on_roster(self, roster: Roster, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
+        if roster.refused:
+            effects.append(Count("joins_refused"))
+        self.presence.roster = roster
 
     # from the service: versions and instances
 
@@ -249,12 +261,7 @@ class Node:
         instance = self.pool.instances.get(streamed.instance_id)
         held = self.held.get(instance.given[0]) if instance and instance.given else None
         if held is not None and held.dispatch.reply_to:
-            chunk = Chunk(
-                request_id=held.dispatch.request_id,
-                payload=streamed.payload,
-                content_type=streamed.content_type,
-            )
-            effects.append(Send(held.dispatch.reply_to, chunk))
+            effects.append(Send(held.dispatch.reply_to, chunk_of(held, streamed)))
 
     def _on_returned(self, returned: Returned, now_ms: int, effects: list[Effect]) -> None:
         instance = self.pool.instances.get(returned.instance_id)
@@ -263,7 +270,7 @@ class Node:
         instance.given.remove(returned.request_id)
         pool = self.pool.versions[instance.version_id]
         if self._is_at(instance, returned.request_id):
-            self._wait_again(pool, self.held[returned.request_id])
+            pool.wait_again(self.held[returned.request_id])
         if instance.state == "busy" and not instance.given:
             instance.recalled = False
             self._rest(instance, now_ms, effects)
@@ -287,6 +294,7 @@ class Node:
             for held in [held for held in pool.queue if not held.dispatch.reply_to]:
                 pool.queue.remove(held)
                 self._end(held, now_ms, effects, outcome="discarded", failure=RETURNED)
+        effects.append(Send("collector", self.heartbeat()))
 
     def _on_tick(self, tick: Tick, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         for request_id in self._deadlines.due(now_ms):
@@ -383,18 +391,11 @@ class Node:
         held = self.held.get(request_id)
         return held is not None and held.instance_id == instance.instance_id
 
-    def _wait_again(self, pool: VersionPool, held: Held) -> None:
-        """What was given to an instance and had not begun goes back to the head of the queue."""
-        held.instance_id = ""
-        held.started_at_ms = 0
-        pool.queue.appendleft(held)
-
     def _time_out(self, held: Held, now_ms: int, effects: list[Effect]) -> None:
         dispatch = held.dispatch
         instance = self.pool.instances.get(held.instance_id)
-        runs = (
-            instance is not None and instance.given and (instance.given[0] == dispatch.request_id)
-        )
+        given = instance.given if instance is not None else None
+        runs = given and given[0] == dispatch.request_id
         failure = timed_out(dispatch, "run" if runs else "start", now_ms - held.received_at_ms)
         self._end(held, now_ms, effects, outcome="timed_out", failure=failure)
         self._take_away(held, "the instance before it was killed at a deadline", now_ms, effects)
@@ -436,7 +437,7 @@ class Node:
             if place == 0 and not instance.stop_reason:
                 self._end(held, now_ms, effects, outcome="crashed", failure=failure)
             else:
-                self._wait_again(pool, held)
+                pool.wait_again(held)
 
     def _fail_waiting(
         self, pool: VersionPool, failure: Failure, now_ms: int, effects: list[Effect]
@@ -493,6 +494,7 @@ class Node:
         Measured: _on_measured,
         Provision: _on_provision,
         Forget: _on_forget,
+        Roster: _on_roster,
         Drain: _on_drain,
         Tick: _on_tick,
     }

@@ -6,8 +6,8 @@ import msgspec
 
 from pratai.model.invocation import Failure, OutcomeKind
 from pratai.node.pool import Held
-from pratai.wire.instance import Answered
-from pratai.wire.messages import Dispatch, Outcome, Result
+from pratai.wire.instance import Answered, Streamed
+from pratai.wire.messages import Chunk, Dispatch, Outcome, Result
 
 RETURNED = Failure(
     code="returned",
@@ -39,6 +39,15 @@ def timed_out(dispatch: Dispatch, stage: str, waited_ms: int) -> Failure:
         fault="platform",
         error_message=f"no instance of it was free or started within {waited_ms} ms",
         next="Raise its concurrency_max or the node's slots, or import less at its start.",
+    )
+
+
+def chunk_of(held: Held, streamed: Streamed) -> Chunk:
+    """A part of a streamed result, for the caller that waits."""
+    return Chunk(
+        request_id=held.dispatch.request_id,
+        payload=streamed.payload,
+        content_type=streamed.content_type,
     )
 
 

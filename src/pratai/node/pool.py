@@ -152,6 +152,12 @@ class VersionPool:
             f"{self.starting} starting, {len(self.idle)} idle, {len(self.busy)} busy]"
         )
 
+    def wait_again(self, held: Held) -> None:
+        """What was given to an instance and had not begun goes back to the head of the queue."""
+        held.instance_id = ""
+        held.started_at_ms = 0
+        self.queue.appendleft(held)
+
     def learn_run(self, run_us: int) -> None:
         """Fold a run time into the smoothed one."""
         self.failed_starts = 0

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from msgspec.structs import replace
 
 from pratai.config import schema
-from pratai.core.effects import RecordLease, Send
+from pratai.core.effects import Disconnect, RecordLease, Send
 from pratai.core.leases import Leases
 from pratai.errors import StoreUnavailable
+from pratai.model.invocation import Invocation
 from pratai.scheduler.core.scheduler import Scheduler
 from pratai.scheduler.recovery import recovered
 from pratai.store.base import LeaseRecord, Store
 from pratai.transport.base import Transport
 from pratai.transport.runner import Runner
-from pratai.wire.messages import Dispatch, Invoke
+from pratai.wire.messages import Dispatch, Outcome
 
 #: Wait before the journal is asked again while it cannot be read.
 JOURNAL_RETRY_S = 0.5
@@ -25,14 +26,14 @@ RECOVERY_PAGE = 1_000
 
 
 class SchedulerService(Runner):
-    """The scheduler of this process."""
+    """The scheduler of this process. `gateways` are there from the start, until `Peers` come."""
 
     def __init__(
         self,
         config: schema.Scheduler,
         leases: Leases,
         *,
-        gateways: list[str],
+        gateways: Iterable[str] = (),
         transport: Transport,
         store: Store,
     ) -> None:
@@ -41,31 +42,48 @@ class SchedulerService(Runner):
         self._config = config
         self._store = store
         self._does[RecordLease] = self._record_lease
+        self._does[Disconnect] = self._disconnect
         transport.bind("scheduler", self.receive)
 
-    async def recover(self, fresh: Container[str]) -> int:
-        """Queue everything the journal holds unfinished but what is `fresh`; how many.
+    async def recover(self, fresh: Container[str] = ()) -> int:
+        """Queue, or resume, everything the journal holds unfinished but what is `fresh`; how many.
 
         `fresh`: request ids accepted by this process, which are on their way already; a page read
         a moment ago may show them as unfinished when they are not any more. More than
-        `backlog_total_max` are not loaded at once: the rest follows as room appears.
+        `backlog_total_max` are not loaded at once: the rest follows as room appears. In a cluster,
+        begin this before outcomes of nodes are taken in: those that come before their leases were
+        read are kept meanwhile.
         """
+        self.core.leases.recovering = True
+        try:
+            return await self._recover(fresh)
+        finally:
+            self.core.leases.recovering = False
+
+    async def _recover(self, fresh: Container[str]) -> int:
         loaded, after = 0, ""
         while True:
-            page = await self._store.pending(after=after, limit=RECOVERY_PAGE)
+            page = await self._pending(after)
             for invocation in page:
                 if invocation.request_id in fresh:
                     continue
                 message = recovered(invocation, self._config.recoveries_max)
-                if isinstance(message, Invoke):
-                    self.receive(message)
-                else:
+                if isinstance(message, Outcome):
                     self._transport.send("collector", message)
+                else:
+                    self.receive(message)
                 loaded += 1
             if len(page) < RECOVERY_PAGE:
                 return loaded
             after = page[-1].request_id
             while len(self.core.queues) >= self._config.backlog_total_max:
+                await asyncio.sleep(JOURNAL_RETRY_S)
+
+    async def _pending(self, after: str) -> list[Invocation]:
+        while True:
+            try:
+                return await self._store.pending(after=after, limit=RECOVERY_PAGE)
+            except StoreUnavailable:
                 await asyncio.sleep(JOURNAL_RETRY_S)
 
     def _send(self, effect: Send) -> None:
@@ -82,7 +100,13 @@ class SchedulerService(Runner):
                 break
             except StoreUnavailable:
                 await asyncio.sleep(JOURNAL_RETRY_S)
+        lease = self.core.leases.get(dispatch.request_id)
+        if lease is None or lease.attempt != dispatch.attempt:
+            return  # given up meanwhile
         self._transport.send(to, replace(dispatch, payload=event or b""))
+
+    def _disconnect(self, effect: Disconnect) -> None:
+        self._transport.disconnect(effect.address)
 
     def _record_lease(self, effect: RecordLease) -> None:
         self._store.record_lease(

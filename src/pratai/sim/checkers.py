@@ -10,8 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from pratai.core.effects import Effect, RecordOutcome, RecordRetry, Send
-from pratai.model.invocation import Invocation
-from pratai.wire.messages import Dispatch, Outcome, Result
+from pratai.model.invocation import Failure, Invocation
+from pratai.wire.messages import Dispatch, Outcome, Result, Resume
 
 #: Attempts of one invocation that may go uncounted when the scheduler dies: the one that ran, and
 #: one whose records were not durable yet.
@@ -81,6 +81,7 @@ class Checkers:
         unsaid = failure is not None and failure.code == "timed_out" and not failure.stage
         if unsaid and not self._faults:
             raise Broken(f"{request_id} was answered by nobody but its gateway", request_id)
+        self._not_repaired(request_id, failure)
         if result.outcome == "succeeded" and result.payload != request_id.encode():
             raise Broken(f"{request_id} was answered with {result.payload!r}", request_id)
 
@@ -110,12 +111,17 @@ class Checkers:
         """The scheduler process decided this."""
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Dispatch):
-                self._dispatched(effect.message, effect.to.removeprefix("node:"))
+                self._dispatched(effect.message, _node_of(effect.to))
+            elif isinstance(effect, Send) and isinstance(effect.message, Resume):
+                resume = effect.message
+                request_id = resume.invoke.request_id
+                self._newest[request_id] = (resume.attempt, resume.node_id)
             elif isinstance(effect, Send) and isinstance(effect.message, Outcome):
                 self._given_up(effect.message)
             elif isinstance(effect, RecordRetry):
                 outcome = effect.outcome
                 assert isinstance(outcome, Outcome)
+                self._not_repaired(outcome.request_id, outcome.failure)
                 if outcome.failure is not None and outcome.failure.fault == "platform":
                     request_id = outcome.request_id
                     self._losses[request_id] = self._losses.get(request_id, 0) + 1
@@ -141,6 +147,11 @@ class Checkers:
             request_id = outcome.request_id
             raise Broken(f"{request_id} was forgotten by {outcome.node_id}", request_id)
 
+    def _not_repaired(self, request_id: str, failure: Failure | None) -> None:
+        """That a node does not have what it should must not happen where nothing is lost."""
+        if failure is not None and failure.code == "dispatch_lost" and not self._faults:
+            raise Broken(f"{request_id} was forgotten by its node", request_id)
+
     def _to_be_recorded(self, outcome: Outcome) -> None:
         request_id = outcome.request_id
         if request_id not in self.accepted:
@@ -148,6 +159,7 @@ class Checkers:
         if request_id in self._recorded:
             raise Broken(f"{request_id} is recorded twice", request_id)
         self._recorded.add(request_id)
+        self._not_repaired(request_id, outcome.failure)
         said_by = (outcome.attempt, outcome.node_id)
         if outcome.node_id and self._newest.get(request_id) != said_by:
             newest = self._newest.get(request_id)
@@ -165,3 +177,7 @@ class Checkers:
             invocation = journal[request_id]
             if invocation.state != "done" or not invocation.outcome:
                 raise Broken(f"{request_id} was accepted and has no outcome", request_id)
+
+
+def _node_of(address: str) -> str:
+    return address.removeprefix("node:").partition("@")[0]

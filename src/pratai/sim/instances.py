@@ -9,8 +9,9 @@ from random import Random
 
 from pratai.core import effects as do
 from pratai.model.invocation import Failure
-from pratai.model.node import Capacity
+from pratai.model.node import Capacity, address_of
 from pratai.node.core import Node
+from pratai.node.presence import Presence
 from pratai.sim.process import Process, Stage
 from pratai.sim.workload import SPIKE_MS_MAX, Function
 from pratai.wire.instance import (
@@ -22,10 +23,8 @@ from pratai.wire.instance import (
     Prepared,
     Returned,
 )
-from pratai.wire.messages import Dispatch, Join, Leave, Message
+from pratai.wire.messages import Dispatch, Leave, Message
 
-#: Beats after which a node offers itself anew, in case it was thought lost.
-BEATS_A_JOIN = 3
 #: How often a draining node looks whether it has nothing any more.
 DRAIN_LOOK_MS = 20
 
@@ -59,14 +58,19 @@ class NodeProcess(Process):
         functions: Mapping[str, Function],
         chance: Random,
     ) -> None:
-        self.core = Node(stage.config.node, node_id, memory_mb=capacity.memory_mb)
-        super().__init__(stage, f"node:{node_id}", self.core)
+        endpoint = f"tcp://{node_id}:5558"
+        self.core = Node(
+            stage.config.node,
+            node_id,
+            memory_mb=capacity.memory_mb,
+            presence=Presence(node_id, endpoint=endpoint, capacity=capacity),
+        )
+        super().__init__(stage, address_of("node", node_id, endpoint), self.core)
         self.node_id = node_id
-        self._capacity = capacity
         self._functions = functions
         self._chance = chance
         self._instances: dict[str, Instance] = {}
-        self._beats = 0
+        self._joined = False
         #: When the last thing said to the core arrives: what instances say stays in order.
         self._said_ms = 0
         self.does.update(
@@ -84,7 +88,6 @@ class NodeProcess(Process):
     def leave(self) -> None:
         """Give back what has not begun, end the rest, then go."""
         self.receive(Drain())
-        self._beats = -1
         self._leave_when_empty()
 
     def _leave_when_empty(self) -> None:
@@ -99,12 +102,9 @@ class NodeProcess(Process):
     def _beat(self) -> None:
         if not self.alive:
             return
-        if self._beats >= 0:
-            if self._beats % BEATS_A_JOIN == 0:
-                join = Join(node_id=self.node_id, endpoint="sim", capacity=self._capacity)
-                self.stage.network.send(self.address, "collector", join)
-            self._beats += 1
-        self.stage.network.send(self.address, "collector", self.core.heartbeat())
+        said = self.core.heartbeat() if self._joined else self.core.join()
+        self._joined = True
+        self.stage.network.send(self.address, "collector", said)
         self.stage.timeline.after(self.stage.config.node.heartbeat_ms, self._beat)
 
     # effects

@@ -24,7 +24,7 @@ from pratai.scheduler.recovery import recovered
 from pratai.sim.journal import Journal
 from pratai.sim.network import Network
 from pratai.sim.timeline import Timeline
-from pratai.wire.messages import Dispatch, Invoke, Message, Outcome, Tick
+from pratai.wire.messages import Dispatch, Message, Outcome, Tick
 
 #: Longest time until a write is durable.
 COMMIT_MS_MAX = 5
@@ -62,6 +62,7 @@ class Process:
             do.Send: self._send,
             do.Wake: self._wake,
             do.Count: _nothing,
+            do.Disconnect: _nothing,
         }
         stage.network.bind(address, self.receive)
 
@@ -128,6 +129,7 @@ class CollectorProcess(Process):
         self.does[do.RecordOutcome] = self._finish
         self.does[do.RecordRetry] = self._retry
         self.does[do.Deliver] = _nothing
+        self.does[do.RecordMember] = _nothing
         #: Outcomes asked to be recorded, for those who check.
         self.recorded: list[str] = []
 
@@ -157,10 +159,10 @@ class SchedulerProcess(Process):
         """Queue what the journal has unfinished, as the service does when it starts."""
         for invocation in self.stage.journal.pending():
             message = recovered(invocation, self.stage.config.scheduler.recoveries_max)
-            if isinstance(message, Invoke):
-                self.receive(message)
-            else:
+            if isinstance(message, Outcome):
                 self.stage.network.send(self.address, "collector", message)
+            else:
+                self.receive(message)
 
     def die(self) -> None:
         """Both halves are gone."""

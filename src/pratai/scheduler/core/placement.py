@@ -8,7 +8,7 @@ the number of functions.
 
 from __future__ import annotations
 
-from pratai.model.node import Capacity
+from pratai.model.node import Capacity, address_of
 
 #: Versions a node is remembered to be warm for.
 WARM_MAX = 4_096
@@ -17,11 +17,21 @@ WARM_MAX = 4_096
 class NodeLedger:
     """What the scheduler knows of one node."""
 
-    __slots__ = ("capacity", "draining", "endpoint", "node_id", "request_ids", "warm")
+    __slots__ = (
+        "address",
+        "capacity",
+        "draining",
+        "endpoint",
+        "node_id",
+        "request_ids",
+        "warm",
+    )
 
     def __init__(self, node_id: str, endpoint: str, capacity: Capacity) -> None:
         self.node_id = node_id
         self.endpoint = endpoint
+        #: Where its dispatches are sent.
+        self.address = address_of("node", node_id, endpoint)
         self.capacity = capacity
         #: What was dispatched to it and has not ended.
         self.request_ids: set[str] = set()
@@ -73,15 +83,30 @@ class Placement:
             self._order.append(node)
         else:
             node.endpoint, node.capacity = endpoint, capacity
-            node.draining = False
+            node.address = address_of("node", node_id, endpoint)
         return node
 
-    def leave(self, node_id: str) -> None:
+    def hold(self, node_id: str, request_id: str) -> None:
+        """A node has a dispatch that was not given to it just now; beyond its credit if need be."""
+        node = self.nodes.get(node_id)
+        if node is not None:
+            node.request_ids.add(request_id)
+
+    def drain(self, node_id: str, *, drain: bool) -> bool:
+        """Choose a node no more, or again; whether that is a change for a node that is there."""
+        node = self.nodes.get(node_id)
+        if node is None or node.draining == drain:
+            return False
+        node.draining = drain
+        return True
+
+    def leave(self, node_id: str) -> NodeLedger | None:
         """Forget a node."""
         node = self.nodes.pop(node_id, None)
         if node is not None:
             self._order.remove(node)
             self._last = {key: value for key, value in self._last.items() if value is not node}
+        return node
 
     def choose(self, version_id: str) -> NodeLedger | None:
         """A node with credit for this version, or None."""

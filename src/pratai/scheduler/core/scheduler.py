@@ -6,31 +6,35 @@ An invocation here is in exactly one of three places: queued (`Queues`), waiting
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from msgspec.structs import replace
 
 from pratai.config import schema
 from pratai.core.deadlines import Deadlines
-from pratai.core.effects import Count, Effect, RecordLease, Send, Wake
+from pratai.core.effects import Count, Disconnect, Effect, RecordLease, Send, Wake
 from pratai.core.leases import Lease, Leases
 from pratai.core.machine import UnknownMessage
-from pratai.model.invocation import Failure
-from pratai.scheduler.core.placement import Placement
+from pratai.model.node import address_of
+from pratai.scheduler.core import answers
+from pratai.scheduler.core.backlogs import Backlogs
+from pratai.scheduler.core.placement import NodeLedger, Placement
+from pratai.scheduler.core.provisions import Provisions, Told
 from pratai.scheduler.core.queues import FunctionQueue, Queues
 from pratai.wire.messages import (
     Backlog,
     Cancel,
-    Dispatch,
     DrainNode,
+    Forget,
     Freed,
     Gone,
     Invoke,
     Joined,
     Message,
-    Outcome,
-    Result,
+    Peers,
+    Provision,
+    Resume,
     Tick,
     Withdraw,
 )
@@ -41,18 +45,25 @@ RETRY_AFTER_S_MAX = 60
 FULL_RETRY_AFTER_S = 5
 #: The backlog must fall below this share of its bound before gateways are told of room.
 BACKLOG_LOW = 0.9
+#: Drained nodes that are remembered; a further one takes the place of the oldest.
+DRAINED_MAX = 10_000
 
 
 class Scheduler:
     """Decides which node runs which invocation, and when. Performs no I/O."""
 
-    def __init__(self, config: schema.Scheduler, leases: Leases, gateways: list[str]) -> None:
+    def __init__(
+        self, config: schema.Scheduler, leases: Leases, gateways: Iterable[str] = ()
+    ) -> None:
         self._config = config
         self.leases = leases
         self.queues = Queues()
         self.placement = Placement()
-        #: Gateways that are told of backlogs.
-        self._gateways = gateways
+        #: Gateways, which are told of backlogs; those given are there until `Peers` says others.
+        self.backlogs = Backlogs(gateways)
+        self.provisions = Provisions()
+        #: Nodes that an operator took out of service, there or not; oldest first.
+        self._drained: dict[str, None] = {}
         #: {request_id: Invoke} whose retry time has not come. Disjoint from queues and leases.
         self._delayed: dict[str, Invoke] = {}
         self._delays = Deadlines()
@@ -81,11 +92,7 @@ class Scheduler:
 
     def _on_invoke(self, invoke: Invoke, now_ms: int, effects: list[Effect]) -> None:
         request_id = invoke.request_id
-        if (
-            request_id in self.queues
-            or request_id in self._delayed
-            or self.leases.get(request_id) is not None
-        ):
+        if self._has(request_id):
             effects.append(Count("invokes_repeated"))
             return
         if invoke.available_at_ms > now_ms:
@@ -108,7 +115,32 @@ class Scheduler:
         if invoke.request_id in self.queues:
             if self._expiry.add(invoke.request_id, invoke.deadline_ms):
                 effects.append(Wake(invoke.deadline_ms))
-            self._tell_backlog(queue, effects)
+            self._tell_backlog(queue, now_ms, effects)
+
+    def _on_resume(self, resume: Resume, now_ms: int, effects: list[Effect]) -> None:
+        """Open a lease of the scheduler before this one again, for as long as a node that lives may
+        be silent; the collector finds out whether the node has the attempt.
+        """
+        invoke, node_id = resume.invoke, resume.node_id
+        request_id = invoke.request_id
+        if self._has(request_id):
+            effects.append(Count("invokes_repeated"))
+            return
+        queue = self.queues.of(f"{invoke.namespace}/{invoke.function}")
+        queue.concurrency_max = invoke.concurrency_max
+        queue.running += 1
+        lease = Lease(
+            invoke=invoke,
+            attempt=resume.attempt,
+            node_id=node_id,
+            expires_at_ms=now_ms + self._config.node_silence_max_ms,
+            placed_at_ms=now_ms,
+            resumed=True,
+        )
+        if self.leases.open(lease):
+            effects.append(Wake(lease.expires_at_ms))
+        self.placement.hold(node_id, request_id)
+        effects.append(Send("collector", resume))
 
     def _on_cancel(self, cancel: Cancel, now_ms: int, effects: list[Effect]) -> None:
         invoke = self.queues.get(cancel.request_id)
@@ -121,9 +153,10 @@ class Scheduler:
             effects.append(Count("invokes_cancelled"))
             return
         lease = self.leases.get(cancel.request_id)
-        if lease is not None and not lease.invoke.journalled:
+        node = self.placement.nodes.get(lease.node_id) if lease is not None else None
+        if lease is not None and node is not None and not lease.invoke.journalled:
             withdraw = Withdraw(request_id=cancel.request_id, attempt=lease.attempt)
-            effects.append(Send(f"node:{lease.node_id}", withdraw))
+            effects.append(Send(node.address, withdraw))
         self._dispatch(now_ms, effects)
 
     def _on_freed(self, freed: Freed, now_ms: int, effects: list[Effect]) -> None:
@@ -138,28 +171,60 @@ class Scheduler:
             )
         self.queues.offer(queue)
         self._dispatch(now_ms, effects)
-        self._tell_backlog(queue, effects)
+        self._tell_backlog(queue, now_ms, effects)
         self.queues.drop_if_unused(queue)
 
     def _on_joined(self, joined: Joined, now_ms: int, effects: list[Effect]) -> None:
-        node = self.placement.join(joined.node_id, joined.endpoint, joined.capacity)
-        leases = self.leases.of_node(joined.node_id)
-        node.request_ids.update(lease.invoke.request_id for lease in leases)
+        node_id = joined.node_id
+        known = self.placement.nodes.get(node_id)
+        before = known.address if known is not None else ""
+        node = self.placement.join(node_id, joined.endpoint, joined.capacity)
+        if before and before != node.address:
+            effects.append(Disconnect(before))
+        for lease in self.leases.of_node(node_id):
+            self.placement.hold(node_id, lease.invoke.request_id)
+        self.placement.drain(node_id, drain=node_id in self._drained)
+        if not node.draining:
+            self._provision(self.provisions.join(node_id, self._eligible()), effects)
         self._dispatch(now_ms, effects)
 
     def _on_drain_node(self, move: DrainNode, now_ms: int, effects: list[Effect]) -> None:
-        node = self.placement.nodes.get(move.node_id)
-        if node is not None:
-            node.draining = move.drain
+        node_id = move.node_id
+        self._drained.pop(node_id, None)
+        if move.drain:
+            self._drained[node_id] = None
+            if len(self._drained) > DRAINED_MAX:
+                del self._drained[next(iter(self._drained))]
+        effects.append(Send("collector", move))  # which has it written down
+        if self.placement.drain(node_id, drain=move.drain):
+            change = self.provisions.leave if move.drain else self.provisions.join
+            self._provision(change(node_id, self._eligible()), effects)
             self._dispatch(now_ms, effects)
 
     def _on_gone(self, gone: Gone, now_ms: int, effects: list[Effect]) -> None:
-        self.placement.leave(gone.node_id)
+        node = self.placement.leave(gone.node_id)
         effects.extend(
-            Send("collector", _ended_by_platform(lease, now_ms, _NODE_LOST))
+            Send("collector", answers.ended_by_platform(lease, now_ms, answers.NODE_LOST))
             for lease in self.leases.of_node(gone.node_id)
         )
+        if node is not None:
+            effects.append(Disconnect(node.address))
+            self._provision(self.provisions.leave(gone.node_id, self._eligible()), effects)
         self._dispatch(now_ms, effects)
+
+    def _on_peers(self, peers: Peers, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
+        gateways = [
+            address_of("gateway", peer.process_id, peer.endpoint) for peer in peers.gateways
+        ]
+        self.backlogs.meet(gateways, effects)
+
+    def _on_provision(self, wish: Provision, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
+        told = self.provisions.want(wish.version_id, wish.count, self._eligible())
+        self._provision(told, effects)
+
+    def _on_forget(self, forget: Forget, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
+        self.provisions.forget(forget.version_id)
+        effects.extend(Send(node.address, forget) for node in self.placement.nodes.values())
 
     def _on_tick(self, tick: Tick, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         for request_id in self._delays.due(now_ms):
@@ -169,13 +234,19 @@ class Scheduler:
             if invoke is not None:
                 self._expire(invoke, effects)
                 queue = self.queues.of(f"{invoke.namespace}/{invoke.function}")
-                self._tell_backlog(queue, effects)
+                self._tell_backlog(queue, now_ms, effects)
                 self.queues.drop_if_unused(queue)
         effects.extend(
-            Send("collector", _ended_by_platform(lease, now_ms, _LEASE_EXPIRED))
+            Send("collector", answers.ended_by_platform(lease, now_ms, answers.LEASE_EXPIRED))
             for lease in self.leases.expired(now_ms)
         )
-        nexts = (self._delays.next_ms(), self._expiry.next_ms(), self.leases.next_expiry_ms())
+        self.backlogs.repeat(now_ms, effects)
+        nexts = (
+            self._delays.next_ms(),
+            self._expiry.next_ms(),
+            self.leases.next_expiry_ms(),
+            self.backlogs.next_ms(),
+        )
         effects.extend(Wake(due_ms) for due_ms in nexts if due_ms is not None)
 
     # decisions
@@ -191,7 +262,7 @@ class Scheduler:
             return False
         queue.running += 1
         node.spend(invoke.version_id, invoke.request_id)
-        self._lease(invoke, node.node_id, now_ms, effects)
+        self._lease(invoke, node, now_ms, effects)
         return True
 
     def _dispatch(self, now_ms: int, effects: list[Effect]) -> None:
@@ -205,10 +276,10 @@ class Scheduler:
             assert node is not None, "there was credit"
             self._expiry.discard(invoke.request_id)
             node.spend(invoke.version_id, invoke.request_id)
-            self._lease(self._unhold(invoke), node.node_id, now_ms, effects)
+            self._lease(self._unhold(invoke), node, now_ms, effects)
 
-    def _lease(self, invoke: Invoke, node_id: str, now_ms: int, effects: list[Effect]) -> None:
-        attempt = invoke.attempt + 1
+    def _lease(self, invoke: Invoke, node: NodeLedger, now_ms: int, effects: list[Effect]) -> None:
+        attempt, node_id = invoke.attempt + 1, node.node_id
         deadline_ms = invoke.deadline_ms
         if invoke.journalled and not invoke.reply_to:
             deadline_ms = now_ms + invoke.timeout_ms
@@ -225,88 +296,27 @@ class Scheduler:
             effects.append(
                 RecordLease(invoke.request_id, invoke.namespace, attempt, node_id, now_ms)
             )
-        effects.append(
-            Send(
-                f"node:{node_id}",
-                Dispatch(
-                    request_id=invoke.request_id,
-                    attempt=attempt,
-                    namespace=invoke.namespace,
-                    function=invoke.function,
-                    version_id=invoke.version_id,
-                    reply_to=invoke.reply_to,
-                    deadline_ms=deadline_ms,
-                    timeout_ms=invoke.timeout_ms,
-                    payload=invoke.payload,
-                    content_type=invoke.content_type,
-                    journalled=invoke.journalled,
-                    memory_mb=invoke.memory_mb,
-                    trace=invoke.trace,
-                    idempotency_key=invoke.idempotency_key,
-                    trigger=invoke.trigger,
-                    dispatched_at_ms=now_ms,
-                ),
-            )
-        )
+        dispatch = answers.dispatch_of(invoke, attempt, deadline_ms, now_ms)
+        effects.append(Send(node.address, dispatch))
 
     def _refuse(self, queue: FunctionQueue, invoke: Invoke, effects: list[Effect]) -> None:
         effects.append(Count("invokes_throttled"))
         wait_s = self._retry_after_s(queue, self.queues.sync_count(queue.key))
-        failure = Failure(
-            code="throttled",
-            fault="caller",
-            error_message=(
-                f"{self._config.queue_max} calls of {invoke.function} are waiting already"
-            ),
-            next=f"Ask again in {wait_s} s, or raise its concurrency_max or the node's slots.",
-        )
-        effects.append(
-            Send(
-                invoke.reply_to,
-                Result(
-                    request_id=invoke.request_id,
-                    outcome="throttled",
-                    failure=failure,
-                    retry_after_s=wait_s,
-                ),
-            )
-        )
+        result = answers.throttled(invoke, self._config.queue_max, wait_s)
+        effects.append(Send(invoke.reply_to, result))
 
     def _expire(self, invoke: Invoke, effects: list[Effect]) -> None:
         """What waited too long: a sync call is answered, an event is discarded by record."""
         self._release(invoke)
         effects.append(Count("invokes_expired"))
         if invoke.reply_to:
-            failure = Failure(
-                code="timed_out",
-                stage="queue",
-                fault="platform",
-                error_message=f"it waited {invoke.timeout_ms} ms and no instance became free",
-                next="Raise its concurrency_max or the node's slots, or call it less often.",
-            )
-            result = Result(request_id=invoke.request_id, outcome="timed_out", failure=failure)
-            effects.append(Send(invoke.reply_to, result))
+            effects.append(Send(invoke.reply_to, answers.late_in_queue(invoke)))
         if invoke.journalled:
-            outcome = Outcome(
-                request_id=invoke.request_id,
-                attempt=invoke.attempt,
-                node_id="",
-                namespace=invoke.namespace,
-                function=invoke.function,
-                version_id=invoke.version_id,
-                outcome="timed_out" if invoke.reply_to else "discarded",
-                failure=Failure(
-                    code="event_too_old",
-                    fault="platform",
-                    error_message="the event was older than its limit before it could run",
-                    next="Replay it, or raise the function's event_age_max_ms.",
-                ),
-            )
-            effects.append(Send("collector", outcome))
+            effects.append(Send("collector", answers.too_old(invoke)))
 
-    def _tell_backlog(self, queue: FunctionQueue, effects: list[Effect]) -> None:
+    def _tell_backlog(self, queue: FunctionQueue, now_ms: int, effects: list[Effect]) -> None:
         """Tell gateways when this function's backlog, or all of them together, fill or empty."""
-        self._tell_total(effects)
+        self._tell_total(now_ms, effects)
         count = self.queues.async_count(queue.key)
         bound = self._config.backlog_max
         full = count >= bound if not queue.full_said else count >= bound * BACKLOG_LOW
@@ -314,22 +324,38 @@ class Scheduler:
             return
         queue.full_said = full
         namespace, function = queue.key.split("/", 1)
-        backlog = Backlog(
-            namespace=namespace,
-            function=function,
-            full=full,
-            retry_after_s=self._retry_after_s(queue, count - int(bound * BACKLOG_LOW)),
-        )
-        effects.extend(Send(gateway, backlog) for gateway in self._gateways)
+        wait_s = self._retry_after_s(queue, count - int(bound * BACKLOG_LOW))
+        backlog = Backlog(namespace=namespace, function=function, full=full, retry_after_s=wait_s)
+        self.backlogs.say(backlog, now_ms, effects)
 
-    def _tell_total(self, effects: list[Effect]) -> None:
+    def _tell_total(self, now_ms: int, effects: list[Effect]) -> None:
         count, bound = len(self.queues), self._config.backlog_total_max
         full = count >= bound if not self.full_said else count >= bound * BACKLOG_LOW
         if full == self.full_said:
             return
         self.full_said = full
         backlog = Backlog(namespace="", function="", full=full, retry_after_s=FULL_RETRY_AFTER_S)
-        effects.extend(Send(gateway, backlog) for gateway in self._gateways)
+        self.backlogs.say(backlog, now_ms, effects)
+
+    def _eligible(self) -> list[str]:
+        """Nodes on which versions may be kept ready."""
+        return [node.node_id for node in self.placement.nodes.values() if not node.draining]
+
+    def _provision(self, told: Told, effects: list[Effect]) -> None:
+        nodes = self.placement.nodes
+        effects.extend(
+            Send(nodes[node_id].address, provision)
+            for node_id, provision in told
+            if node_id in nodes
+        )
+
+    def _has(self, request_id: str) -> bool:
+        """Whether an invocation is here already, in one of its three places."""
+        return (
+            request_id in self.queues
+            or request_id in self._delayed
+            or self.leases.get(request_id) is not None
+        )
 
     def _retry_after_s(self, queue: FunctionQueue, count: int) -> int:
         """When `count` calls will have run at the pace seen, in whole seconds, at least 1."""
@@ -359,6 +385,8 @@ class Scheduler:
         self.placement.check()
         self.leases.check()
         self._delays.check()
+        self.backlogs.check()
+        self.provisions.check()
         assert set(self._delayed) == {key for key in self._delayed if key in self._delays}
         for request_id in self._delayed:
             assert request_id not in self.queues
@@ -375,31 +403,9 @@ class Scheduler:
         Joined: _on_joined,
         DrainNode: _on_drain_node,
         Gone: _on_gone,
+        Resume: _on_resume,
+        Peers: _on_peers,
+        Provision: _on_provision,
+        Forget: _on_forget,
         Tick: _on_tick,
     }
-
-
-_LEASE_EXPIRED = Failure(
-    code="lease_expired",
-    fault="platform",
-    error_message="its node did not say how the attempt ended",
-    next="Nothing: another attempt is made. If it repeats, look at that node's log.",
-)
-_NODE_LOST = Failure(
-    code="node_lost",
-    fault="platform",
-    error_message="its node went while the attempt was on its way there",
-    next="Call again; if it repeats, look at that node's log.",
-)
-
-
-def _ended_by_platform(lease: Lease, now_ms: int, failure: Failure) -> Outcome:
-    """The outcome that stands in for one that never came."""
-    return Outcome(
-        request_id=lease.invoke.request_id,
-        attempt=lease.attempt,
-        node_id=lease.node_id,
-        outcome="crashed",
-        finished_at_ms=now_ms,
-        failure=failure,
-    )
