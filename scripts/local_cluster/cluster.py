@@ -119,8 +119,7 @@ class LocalCluster:
         for number in range(1, GATEWAYS + 1):
             settings = [f"gateway.port={first + number - 1}", f"queue.gateway_port={ports.any()}"]
             gateways.append(self._start(f"gateway-{number}", "gateway", *settings))
-            # The first to start makes the admin key; the others find it.
-            self._await(gateways[-1:])
+        self._await(gateways)
         self.key = next(key for one in gateways if (key := one.ready().get("key", "")))
         self.tell("nodes")
         nodes = [self._node(1, "process", ports)]
@@ -139,6 +138,7 @@ class LocalCluster:
             f"driver.uid_first={600_000 + 20_000 * number}",
             f"node.labels=driver={driver}",
             "node.memory_mb=2048",
+            f"driver.docker_host=unix://{docker.socket(self.folder)}",
         ]
         return self._start(f"node-{number}", "node", *settings)
 

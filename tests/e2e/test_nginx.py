@@ -323,8 +323,14 @@ def test_an_event_that_no_gateway_would_take_is_refused_as_a_problem(site: Site)
     problem(answer, 413, "payload_too_large")
 
 
-def test_the_metrics_of_some_gateway_are_not_served(site: Site) -> None:
-    problem(site.request("GET", "/metrics"), 404, "not_found")
+@pytest.mark.parametrize("path", ["/metrics", "/internal/packages/0", "//internal/packages/0"])
+def test_what_is_not_for_callers_is_not_served(site: Site, path: str) -> None:
+    answer = site.request("GET", path)
+
+    if path.startswith("//"):
+        assert answer.json()["path"] == path, "to a gateway this is another path"
+    else:
+        problem(answer, 404, "not_found")
 
 
 # gateways that go
