@@ -20,10 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import docker
-from elasticsearch_cluster import Cluster as Elasticsearch
+import engine
 from members import LOOK_S, ClusterProblem, Member, as_json, await_ready, end_leftovers, start, stop
 from nginx import Nginx
+
+from elasticsearch_cluster import Cluster as Elasticsearch
 
 PRATAI = [sys.executable, "-m", "pratai"]
 GATEWAYS = 3
@@ -123,9 +124,9 @@ class LocalCluster:
         self.key = next(key for one in gateways if (key := one.ready().get("key", "")))
         self.tell("nodes")
         nodes = [self._node(1, "process", ports)]
-        if docker_wanted and docker.is_possible():
+        if docker_wanted and engine.is_possible():
             self.tell("Docker engine and runtime images (a minute the first time)")
-            self._add(docker.start_engine(self.folder))
+            self._add(engine.start_engine(self.folder))
             nodes.append(self._node(2, "docker", ports))
         else:
             nodes.append(self._node(2, "process", ports))
@@ -138,7 +139,7 @@ class LocalCluster:
             f"driver.uid_first={600_000 + 20_000 * number}",
             f"node.labels=driver={driver}",
             "node.memory_mb=2048",
-            f"driver.docker_host=unix://{docker.socket(self.folder)}",
+            f"driver.docker_host=unix://{engine.socket(self.folder)}",
         ]
         return self._start(f"node-{number}", "node", *settings)
 
@@ -198,8 +199,8 @@ class LocalCluster:
     def _environment(self, name: str) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PRATAI_")}
         kept["XDG_CONFIG_HOME"] = str(self.folder / "config" / name)
-        if docker.is_possible():
-            kept["DOCKER_HOST"] = f"unix://{docker.socket(self.folder)}"
+        if engine.is_possible():
+            kept["DOCKER_HOST"] = f"unix://{engine.socket(self.folder)}"
         return kept
 
     def _pratai(self, *arguments: str) -> str:
@@ -236,7 +237,7 @@ class LocalCluster:
             "key": self.key,
             "members": as_json(self.members),
             "elasticsearch": [o.url for o in self.members if o.name.startswith("elasticsearch")],
-            "docker_host": f"unix://{docker.socket(self.folder)}",
+            "docker_host": f"unix://{engine.socket(self.folder)}",
         }
         descriptor = os.open(self._state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -261,7 +262,7 @@ class LocalCluster:
             for name in stop(self.folder, group, STOP_S_MAX):
                 self.tell(f"{name} did not stop and was killed")
         end_leftovers(self.folder)
-        docker.unmount(self.folder)
+        engine.unmount(self.folder)
         if keep:
             self._state.unlink(missing_ok=True)
         else:
