@@ -14,7 +14,9 @@ of daylight saving leaves out runs in zones that shift by half an hour. The rule
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -23,6 +25,8 @@ from pratai.errors import InvalidField
 from pratai.model.trigger import TimerSource
 
 EVERY_MS_MIN = 100
+#: Expressions kept as they were read, since many timers share one.
+EXPRESSIONS_MAX = 1_024
 #: Due times are looked for up to here (year 9000), far from where `datetime` ends.
 END_MS = 221_845_392_000_000
 NICKNAMES = {
@@ -96,7 +100,7 @@ class Cron(Schedule):
     """A cron expression in a time zone, not due before `start_at_ms`."""
 
     def __init__(self, expression: str, zone: ZoneInfo, start_at_ms: int = 0) -> None:
-        self._matches = _Matches(expression)
+        self._matches = _matches(expression)
         self._zone = zone
         self._start_at_ms = start_at_ms
 
@@ -195,8 +199,14 @@ class _Matches:
 
     def after(self, local: datetime) -> datetime | None:
         """The first one later than `local`; None when there is none within fifty years."""
-        self._sim.dt = local
-        return next(self._sim, None)
+        sim = copy(self._sim)
+        sim.dt = local
+        return next(sim, None)
+
+
+@lru_cache(maxsize=EXPRESSIONS_MAX)
+def _matches(expression: str) -> _Matches:
+    return _Matches(expression)
 
 
 def schedule_of(source: TimerSource) -> Schedule:

@@ -93,7 +93,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     paused: bool = False
     created_at_ms: int = 0
     updated_at_ms: int = 0
-    #: Rises each time it is enabled or its source changes (`revised` does it); part of a run's key.
+    #: Rises each time it is enabled or its source changes (`revised` does it).
     epoch: int = 0
     #: Of that moment: what was due before it is none of this trigger's runs.
     since_ms: int = 0
