@@ -52,8 +52,8 @@ def config_options(decorated: Decorated) -> Decorated:
         click.option("--retries", type=_NATURAL, help="Further attempts of async calls. [2]"),
         click.option("--retry-backoff-ms", type=_NATURAL, help="Wait before the second. [1000]"),
         click.option("--event-age-max-ms", type=_POSITIVE, help="Oldest event that still runs."),
-        click.option("--on-success", metavar="DEST", help="function:NAME called with results."),
-        click.option("--on-failure", metavar="DEST", help="function:NAME called with failures."),
+        click.option("--on-success", metavar="DEST", help="function:NAME or URL given results."),
+        click.option("--on-failure", metavar="DEST", help="function:NAME or URL given failures."),
         click.option(
             "--public/--no-public", default=None, help="Whether /fn/NAME needs no key. [it does]"
         ),

@@ -35,7 +35,7 @@ class FunctionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     retry_backoff_ms: int = 1_000
     #: An asynchronous event older than this is discarded instead of run again.
     event_age_max_ms: int = 21_600_000
-    #: Destinations, `function:NAME`; "" = none.
+    #: Destinations of async outcomes, `function:NAME` or a URL; "" = none.
     on_success: str = ""
     on_failure: str = ""
     #: Whether `/fn/NAME` is open without a key.

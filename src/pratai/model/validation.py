@@ -14,6 +14,8 @@ from typing import NoReturn, TypeVar, get_args
 import msgspec
 
 from pratai.errors import InvalidField
+from pratai.model.destination import ALLOWED as DESTINATION_ALLOWED
+from pratai.model.destination import check_destination
 from pratai.model.function import FunctionConfig, Network
 from pratai.model.refusal import VALUE_CHARS_MAX, invalid, nearest, shown, unknown_field
 
@@ -42,11 +44,11 @@ NAME_ALLOWED = "1 to 64 letters, digits, - and _, the first a letter or digit"
 ENVIRONMENT_KEY_ALLOWED = "letters, digits and _, the first not a digit"
 HANDLER_ALLOWED = "module:function, e.g. main:main"
 APT_ALLOWED = "the name of a Debian package, e.g. libgomp1"
-DESTINATION_ALLOWED = 'function:NAME, or "" for none'
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
-#: Debian policy, section 5.6.1. Nothing here means anything to a shell.
-_APT = re.compile(r"[a-z0-9][a-z0-9+.-]{1,63}", re.ASCII)
+#: Debian policy, section 5.6.1, without a last - or single +, which apt reads as an order.
+#: Nothing here means anything to a shell.
+_APT = re.compile(r"(?=.{2,64}\Z)[a-z0-9][a-z0-9+.-]*(?:[a-z0-9.]|\+\+)", re.ASCII)
 _RUNTIME = re.compile(r"[a-z][a-z0-9._-]{0,63}", re.ASCII)
 _ENVIRONMENT_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _RESERVED_PREFIXES = ("PRATAI_", "AWS_LAMBDA_", "LD_", "DYLD_")
@@ -360,8 +362,7 @@ def _apt(field: str, value: object) -> list[str]:
     names: list[str] = []
     for index, item in enumerate(value):
         name = _text(f"{field}[{index}]", item, APT_ALLOWED)
-        # apt takes a last - or + as "remove" and "install".
-        if not _APT.fullmatch(name) or name.endswith("-") or name.endswith("+") and name[-2] != "+":
+        if not _APT.fullmatch(name):
             raise invalid(f"{field}[{index}]", name, APT_ALLOWED)
         if name in names:
             raise invalid(f"{field}[{index}]", name, allowed, detail=f"{name} is listed twice.")
@@ -378,16 +379,7 @@ def _network(field: str, value: object) -> Network:
 
 
 def _destination(field: str, value: object) -> str:
-    text = _text(field, value, DESTINATION_ALLOWED)
-    kind, _, name = text.partition(":")
-    if text and (kind != "function" or not _NAME.fullmatch(name)):
-        raise invalid(
-            field,
-            value,
-            DESTINATION_ALLOWED,
-            next_step=f"Set {field} to function:NAME with the name of a function.",
-        )
-    return text
+    return check_destination(field, _text(field, value, DESTINATION_ALLOWED))
 
 
 def _labels(field: str, value: object) -> dict[str, str]:

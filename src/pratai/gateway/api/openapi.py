@@ -19,6 +19,7 @@ from pratai.gateway.api.routes import operations
 from pratai.gateway.api.versions import WEIGHTS_MAX
 from pratai.gateway.problems import CONTENT_TYPE
 from pratai.model.api import LogView, Problem, ProgressView
+from pratai.model.destination import PATTERN as DESTINATION_PATTERN
 from pratai.model.function import FunctionConfig
 from pratai.model.trigger_validation import (
     ALTERNATIVES_MAX,
@@ -33,7 +34,6 @@ Schema = dict[str, object]
 
 _REF = "#/components/schemas/{name}"
 _NUMBER = "^[0-9]{1,9}$"
-_DESTINATION = "^(function:[A-Za-z0-9][A-Za-z0-9_-]{0,63})?$"
 
 PROBLEMS = {
     400: "A parameter, header or the body is wrong; `field` and `allowed` tell which and how.",
@@ -62,8 +62,8 @@ _CONSTRAINTS: dict[str, dict[str, Schema]] = {
     "FunctionConfig": {
         **{key: {"minimum": low, "maximum": high} for key, (low, high) in RANGES.items()},
         "description": {"maxLength": DESCRIPTION_CHARS_MAX},
-        "on_success": {"pattern": _DESTINATION},
-        "on_failure": {"pattern": _DESTINATION},
+        "on_success": {"pattern": DESTINATION_PATTERN},
+        "on_failure": {"pattern": DESTINATION_PATTERN},
         "secrets": {"maxItems": 64, "uniqueItems": True},
         "labels": {"maxProperties": 64},
         "apt": {"maxItems": 64, "uniqueItems": True},
