@@ -82,6 +82,7 @@ def test_every_code_tells_cause_fault_and_what_to_do(code: str) -> None:
         ("caller_gone", "closed its connection"),
         ("recoveries_exhausted", "given up"),
         ("node_lost", "node-1"),
+        ("dispatch_lost", "node-1"),
         ("lease_expired", "node-1"),
         ("store_unavailable", "store"),
     ],

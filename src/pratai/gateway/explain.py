@@ -121,6 +121,11 @@ REASONS: dict[str, Reason] = {
         "Node {node} was lost while it ran this.",
         _SEE_NODE,
     ),
+    "dispatch_lost": Reason(
+        _PLATFORM,
+        "Node {node} did not have this attempt any more and had said nothing of its end.",
+        _SEE_NODE,
+    ),
     "lease_expired": Reason(
         _PLATFORM,
         "Node {node} did not say in time how the attempt ended.",

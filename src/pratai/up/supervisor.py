@@ -147,6 +147,7 @@ class Platform:
 
     async def resume(self) -> None:
         """Queue what the journal holds unfinished, and make known functions ready."""
+        await self.collector.recover()
         fresh = self.gateway.fresh
         count = await self.scheduler.recover(fresh if fresh is not None else ())
         self.gateway.fresh = None
