@@ -1,4 +1,4 @@
-"""Packages and layers in a store that several gateways share, over every embedded store."""
+"""Packages and layers in a store that several gateways share, over every store there is."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from pratai.packages.shared import (
 )
 from pratai.packages.source import Export, PackageDamaged
 from pratai.store.base import Document, Store
+from pratai.store.elasticsearch import ElasticsearchStore
 from pratai.store.memory import MemoryStore
 from pratai.store.sqlite import SqliteStore
 
@@ -40,14 +41,19 @@ SIX = b'# /// script\n# dependencies = ["six==1.17.0"]\n# ///\nimport six\n' + C
 MANY = random.Random(7).randbytes(5 * CHUNK_BYTES + 321)
 LATER_MS = 10**9
 
+#: The HTTP client of Elasticsearch's library says so of any body above 1 MiB.
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+
 Scenario = Callable[[Store, Path], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "elasticsearch"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     config = schema.Store()
     if request.param == "memory":
         return MemoryStore(config)
+    if request.param == "elasticsearch":
+        return ElasticsearchStore(request.getfixturevalue("elasticsearch_settings"), config)
     return SqliteStore(str(tmp_path / "pratai.db"), config)
 
 

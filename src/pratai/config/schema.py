@@ -396,7 +396,7 @@ class Packages(Section, frozen=True, kw_only=True):
         Meta(description="Whether the store keeps packages too; auto = with elasticsearch."),
     ] = "auto"
     shared_writes_max: Annotated[
-        int, Meta(ge=1, le=64, description="Parts of a package on their way to or from the store.")
+        int, Meta(ge=1, le=16, description="Parts of a package on their way to or from the store.")
     ] = 4
     shared_timeout_ms: Annotated[
         int, Meta(ge=1, description="How long one package may take to or from the store.")
