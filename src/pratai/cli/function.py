@@ -55,12 +55,13 @@ def show(session: Session, name: str) -> None:
         show_function(session, view)
 
 
-@function.command(example="pratai function delete hello")
+@function.command(example="pratai function delete hello\npratai function delete hello --force")
 @function_argument
+@click.option("--force", is_flag=True, help="Though triggers run it: they are disabled.")
 @click.pass_obj
-def delete(session: Session, name: str) -> None:
+def delete(session: Session, name: str, *, force: bool) -> None:
     """Delete a function with all its versions and aliases."""
-    session.client.request("DELETE", route("functions", name))
+    session.client.request("DELETE", route("functions", name), query={"force": force})
     if session.output.as_json:
         session.output.write_json({"deleted": name})
     else:

@@ -24,6 +24,8 @@ _COMMANDS = {
     "function": "pratai.cli.function:function",
     "alias": "pratai.cli.alias:alias",
     "runtimes": "pratai.cli.node:runtimes",
+    "triggers": "pratai.cli.triggers:triggers",
+    "events": "pratai.cli.events:events",
     "logs": "pratai.cli.logs:logs",
     "invocations": "pratai.cli.invocation:invocations",
     "invocation": "pratai.cli.invocation:invocation",
@@ -40,6 +42,7 @@ _COMMANDS = {
 SECTIONS = [
     ("Run code", ["up", "deploy", "invoke", "dev"]),
     ("Functions", ["functions", "function", "alias", "runtimes"]),
+    ("Run by themselves", ["triggers", "events"]),
     (
         "What happened",
         ["logs", "invocations", "invocation", "why", "replay", "dead-letters"],
