@@ -14,7 +14,6 @@ from typing import NewType
 
 RequestId = NewType("RequestId", str)
 InstanceId = NewType("InstanceId", str)
-NodeId = NewType("NodeId", str)
 
 
 def request_id() -> RequestId:
@@ -39,9 +38,9 @@ def _fill_pool() -> None:
         _pool.append(f"-7{tail[:3]}-{variant}{tail[4:7]}-{tail[8:20]}")
 
 
-def node_id() -> NodeId:
-    """A new node id, e.g. `node-3f9c2a1b`."""
-    return NodeId(f"node-{os.urandom(4).hex()}")
+def process_id(kind: str) -> str:
+    """A new id of a process, e.g. `node-3f9c2a1b`."""
+    return f"{kind}-{os.urandom(4).hex()}"
 
 
 def api_key() -> str:

@@ -237,7 +237,7 @@ class App:
     async def _accept(self, request: Request, version: Version, event: bytes, send: Send) -> None:
         if request.idempotency_key:
             request.check_key()
-        accepted = await self._service.accept(
+        accepted = await self._service.acceptor.accept(
             version,
             event,
             content_type=request.content_type,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -88,6 +89,10 @@ def choose_namespace(principal: Principal, header: str) -> str:
     return header
 
 
+async def tell_nobody(digest: str) -> None:
+    """Hook of a key ring that is the only one."""
+
+
 class KeyRing:
     """Knows the keys. `shared`: other gateways write to the same store."""
 
@@ -100,6 +105,8 @@ class KeyRing:
         #: {header of a known key: its digest}, so that a digest is made once, not for every call.
         #: At most `CACHE_MAX`; what is revoked is gone from `_known`, which alone decides.
         self._digests: dict[bytes, bytes] = {}
+        #: Told the digest of a key that was revoked, before whoever did it is answered.
+        self.tell: Callable[[str], Awaitable[None]] = tell_nobody
 
     def __repr__(self) -> str:
         """Counts, never keys."""
@@ -202,7 +209,12 @@ class KeyRing:
                 next_step="Make another admin key first.",
             )
         await self._store.delete(found[0])
-        self._known.pop(bytes.fromhex(key.digest), None)
+        self.forget(key.digest)
+        await self.tell(key.digest)
+
+    def forget(self, digest: str) -> None:
+        """A key (hex digest) was revoked, here or through another gateway."""
+        self._known.pop(bytes.fromhex(digest), None)
 
     async def ensure_admin_key(self, path: str) -> str:
         """The admin key kept in the file at `path`; made, stored and written there when needed."""

@@ -180,6 +180,7 @@ class Catalog(Lookup):
             except Conflict:
                 continue
             self._functions.pop((namespace, name), None)
+            await self.tell(namespace, name)
             numbers = range(function.version_first, function.version_last + 1)
             return [f"{namespace}/{name}/{number}" for number in numbers]
         raise _busy(name)
@@ -214,7 +215,9 @@ class Catalog(Lookup):
                 revision=document.revision if document else 0,
             )
         )
-        return self.remember(function)
+        self.remember(function)
+        await self.tell(function.namespace, function.name)
+        return function
 
     async def _add_version(
         self, namespace: str, name: str, code: Code, function: Function | None

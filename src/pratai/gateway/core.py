@@ -49,6 +49,10 @@ class Gateway:
         full = self._full
         return (full.get(f"{namespace}/{function}", 0) or full.get("/", 0)) if full else 0
 
+    def forget_backlogs(self) -> None:
+        """No backlog is known to be full: the scheduler that said so is gone."""
+        self._full.clear()
+
     def _on_invoke(self, invoke: Invoke, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         size = len(invoke.payload or b"")
         refusal = self._refusal(invoke, size)

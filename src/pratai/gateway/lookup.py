@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import msgspec
@@ -33,6 +34,14 @@ decode_function = msgspec.json.Decoder(Function).decode
 decode_version = msgspec.json.Decoder(Version).decode
 
 
+#: Told (namespace, name) of a function that was changed; returns when all gateways know.
+Tell = Callable[[str, str], Awaitable[None]]
+
+
+async def tell_nobody(namespace: str, name: str) -> None:
+    """Hook of a catalog that is the only one."""
+
+
 class _Cached(msgspec.Struct):
     function: Function
     checked_at_ms: int
@@ -48,6 +57,10 @@ class Lookup:
         self._functions: dict[tuple[str, str], _Cached] = {}
         #: {(namespace, name, number): version}. At most `VERSIONS_CACHED_MAX`.
         self._versions: dict[tuple[str, str, int], Version] = {}
+        #: Told of each change, before whoever made it is answered.
+        self.tell: Tell = tell_nobody
+        #: Grows when something is forgotten: what was being read then may be of before.
+        self._forgotten = 0
         #: Readings under way, at most one for each cached function.
         self._refreshing: dict[tuple[str, str], asyncio.Task[None]] = {}
 
@@ -93,11 +106,13 @@ class Lookup:
 
     async def get(self, namespace: str, name: str) -> Function:
         """A function, from the store. Raises `NotFound` with the nearest names."""
+        forgotten = self._forgotten
         document = await self._store.get(FUNCTION, namespace, name)
         if document is None:
             self._functions.pop((namespace, name), None)
             await self.no_function(namespace, name)
-        return self.remember(decode_function(document.body))
+        function = decode_function(document.body)
+        return self.remember(function) if forgotten == self._forgotten else function
 
     async def version(self, function: Function, number: int) -> Version:
         """One version of a function. Raises `NotFound`."""
@@ -158,6 +173,11 @@ class Lookup:
         if len(documents) >= VERSIONS_MAX:
             raise PlatformError(f"there are more than {VERSIONS_MAX} versions")
         return [decode_version(document.body) for document in documents]
+
+    def forget(self, namespace: str, name: str) -> None:
+        """A function was changed through another gateway: its next call reads it again."""
+        self._functions.pop((namespace, name), None)
+        self._forgotten += 1
 
     # for the catalog
 

@@ -1,7 +1,8 @@
-"""The gateway's I/O around its core: sync calls that wait, the journal before a 202, records after.
+"""The gateway's I/O around its core: sync calls that wait, and their records afterwards.
 
-No HTTP here: `app.py` speaks it. Sync calls with an idempotency key go through the journal too, so
-that a repetition finds the first one's result, whatever was killed in between.
+No HTTP here: `app.py` speaks it; async events are `accept.py`'s. Sync calls with an idempotency key
+go through the journal too, so that a repetition finds the first one's result, whatever was killed
+in between.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from pratai import ids
 from pratai.clock import monotonic_us, now_ms
 from pratai.config.schema import Config
 from pratai.core.effects import Answer, StreamChunk
-from pratai.errors import NotFound, PrataiError, Throttled
+from pratai.errors import NotFound, PrataiError
+from pratai.gateway.accept import Acceptor
 from pratai.gateway.calls import Call, finished_invocation, invoke_of, new_invocation
 from pratai.gateway.core import Gateway
 from pratai.log import CanonicalLine, CanonicalLog
 from pratai.metrics import Durations, count
 from pratai.model.function import Version
 from pratai.model.invocation import Failure, Invocation
-from pratai.store.base import Accepted, Store
+from pratai.store.base import Store
 from pratai.transport.base import Transport
 from pratai.transport.runner import Runner
 from pratai.wire.messages import Cancel, Invoke, Result
@@ -50,9 +52,12 @@ class GatewayService(Runner):
         store: Store,
         canonical: CanonicalLog,
         durations: Durations,
+        address: str = "gateway:local",
     ) -> None:
-        self.core = Gateway(config.gateway, "gateway:local")
+        self.core = Gateway(config.gateway, address)
         super().__init__(self.core, transport)
+        #: Accepts async events; sync calls with an idempotency key go through its journal too.
+        self.acceptor = Acceptor(store, transport, backlog_wait_s=self.core.backlog_wait_s)
         self._config = config
         self._store = store
         self._canonical = canonical
@@ -62,8 +67,6 @@ class GatewayService(Runner):
         #: Streamed bytes that wait for their callers, of all calls; bounded, see `_chunk`.
         self._chunk_bytes = 0
         self._watch_timer: asyncio.TimerHandle | None = None
-        #: Request ids journalled by this process while the scheduler recovers; None afterwards.
-        self.fresh: set[str] | None = set()
         #: The second in which throttled calls were recorded, and how many.
         self._throttled = (0, 0)
         self._does[Answer] = self._answer
@@ -289,54 +292,7 @@ class GatewayService(Runner):
         self._chunk_bytes -= before - call.chunk_bytes
         return part
 
-    # async, and sync with an idempotency key
-
-    async def accept(
-        self,
-        version: Version,
-        event: bytes,
-        *,
-        content_type: str = "application/json",
-        qualifier: str = "",
-        timeout_ms: int = 0,
-        idempotency_key: str = "",
-        trace: str = "",
-        trigger: str = "http",
-        replay_of: str = "",
-    ) -> Accepted:
-        """Accept an async event: durable when this returns, then on its way.
-
-        Raises:
-            Throttled: the function's backlog is full.
-            StoreUnavailable: the journal cannot be written.
-            Conflict: the idempotency key was used with another event.
-
-        """
-        wait_s = self.core.backlog_wait_s(version.namespace, version.name)
-        if wait_s:
-            raise Throttled(
-                f"too many events of {version.name}, or of all functions, wait already",
-                next_step=f"Send it again in {wait_s} s.",
-                retry_after_s=wait_s,
-            )
-        invocation = new_invocation(
-            version,
-            ids.request_id(),
-            now_ms=now_ms(),
-            mode="async",
-            event=event,
-            content_type=content_type,
-            qualifier=qualifier,
-            timeout_ms=timeout_ms,
-            idempotency_key=idempotency_key,
-            trace=trace,
-            trigger=trigger,
-            replay_of=replay_of,
-        )
-        accepted = await self._journal(invocation)
-        if accepted.created:
-            self._transport.send("scheduler", invoke_of(invocation, reply_to=""))
-        return accepted
+    # sync with an idempotency key
 
     async def begin_idempotent(
         self,
@@ -362,7 +318,7 @@ class GatewayService(Runner):
             idempotency_key=idempotency_key,
             trace=trace,
         )
-        accepted = await self._journal(invocation)
+        accepted = await self.acceptor.journal(invocation)
         invoke = invoke_of(invocation, reply_to=self.core.address)
         if accepted.created:
             return self._begin_call(invoke, version, qualifier)
@@ -377,10 +333,15 @@ class GatewayService(Runner):
         self._begin(self._loop.create_task(self._follow(call, accepted.request_id)))
         return call
 
-    async def _journal(self, invocation: Invocation) -> Accepted:
-        if self.fresh is not None:
-            self.fresh.add(invocation.request_id)
-        return await self._store.accept(invocation)
+    def scheduler_changed(self) -> None:
+        """The scheduler was started anew: what it said of backlogs is void, and calls that it had
+        in its queue are gone. Those in the journal it finds there, without knowing who waits.
+        """
+        self.core.forget_backlogs()
+        for call in self._calls.values():
+            if call.invoke.journalled:
+                request_id = call.invoke.request_id
+                self._begin(self._loop.create_task(self._follow(call, request_id)))
 
     async def _follow(self, call: Call, request_id: str) -> None:
         """Answer a call with what another one of the same key comes to."""

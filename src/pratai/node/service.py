@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar
 
 import msgspec
@@ -18,8 +18,9 @@ from pratai.errors import PrataiError
 from pratai.metrics import count
 from pratai.model.function import Version
 from pratai.model.invocation import Failure, FaultKind, LogRecord
-from pratai.model.node import Capacity
+from pratai.model.node import MEMORY, Capacity
 from pratai.node.core import Node
+from pratai.node.presence import Presence
 from pratai.transport.base import Transport
 from pratai.transport.runner import Runner
 from pratai.wire import frames
@@ -33,7 +34,7 @@ from pratai.wire.instance import (
     Returned,
     Streamed,
 )
-from pratai.wire.messages import Dispatch, Join, Leave, Logs
+from pratai.wire.messages import Dispatch, Leave, Logs
 
 _log = structlog.get_logger("pratai.node")
 #: Log records are sent on when this many wait, or after `LOG_FLUSH_S`.
@@ -60,12 +61,19 @@ class NodeService(Runner):
         driver: Driver,
         transport: Transport,
         fetch: Fetch,
+        endpoint: str = MEMORY,
+        degraded: Iterable[str] = (),
     ) -> None:
-        self.core = Node(config, node_id, memory_mb=capacity.memory_mb)
+        """`endpoint`: where others reach this node. `degraded`: what its sandboxes lack."""
+        self.core = Node(
+            config,
+            node_id,
+            memory_mb=capacity.memory_mb,
+            presence=Presence(node_id, endpoint=endpoint, capacity=capacity, degraded=degraded),
+        )
         super().__init__(self.core, transport)
         self._config = config
         self.node_id = node_id
-        self._capacity = capacity
         self._driver = driver
         self._fetch = fetch
         #: {version_id: what its instances are started from}.
@@ -89,10 +97,7 @@ class NodeService(Runner):
 
     def join(self) -> None:
         """Offer this node's capacity, and say now and then that it lives."""
-        self._transport.send(
-            "collector",
-            Join(node_id=self.node_id, endpoint="memory", capacity=self._capacity),
-        )
+        self._transport.send("collector", self.core.join())
         self._heartbeat()
 
     def leave(self) -> None:

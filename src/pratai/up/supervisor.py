@@ -8,53 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
-import gc
 import os
-import platform
-import signal
-import socket
-import sys
 from collections.abc import Iterator
 
 import structlog
-import uvicorn
 import uvloop
 
-from pratai import ids, log
+from pratai import log
 from pratai.clock import now_ms
 from pratai.collector.service import CollectorService
 from pratai.config.schema import Config
 from pratai.core.leases import Leases
-from pratai.driver.base import Driver
+from pratai.driver.base import Driver, InstanceSpec
 from pratai.driver.registry import create_driver
-from pratai.errors import CallerError, PlatformError
+from pratai.errors import CallerError, NotFound
 from pratai.gateway.app import App
 from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
 from pratai.gateway.direct import DirectProtocol
 from pratai.gateway.service import GatewayService
 from pratai.metrics import Durations, Scrape
-from pratai.model.node import Capacity
+from pratai.model.api import NodeView
+from pratai.model.function import Version
 from pratai.node.service import NodeService
 from pratai.packages.directory import Packages
 from pratai.scheduler.service import SchedulerService
 from pratai.store.base import Store
 from pratai.store.memory import MemoryStore
 from pratai.store.sqlite import SqliteStore
+from pratai.transport.base import Transport
 from pratai.transport.memory import MemoryTransport
-from pratai.up.api import ApiParts
+from pratai.up.api import ApiHooks, store_gauges, store_trouble
+from pratai.up.machine import capacity_of, kept_id
 from pratai.up.options import UpOptions
+from pratai.up.outcomes import Outcomes
+from pratai.up.serving import listening, live
 from pratai.up.upkeep import Upkeep
 from pratai.wire.instance import Drain
-from pratai.wire.messages import Forget, Provision
+from pratai.wire.messages import DrainNode
 
 _log = structlog.get_logger("pratai.up")
-#: Calls at one time for each processor when `[node] slots` is 0.
-SLOTS_EACH_CPU = 32
-#: Connections the kernel holds while the gateway is busy.
-BACKLOG = 2_048
 #: How often draining looks whether calls are still running.
 DRAIN_LOOK_S = 0.02
 _DRAIN = Drain()
@@ -67,7 +61,7 @@ class Platform:
         self.options = options
         self.config: Config = options.config
         self.store: Store = _create_store(options)
-        self.transport = MemoryTransport()
+        self.transport: Transport = MemoryTransport()
         self.durations = Durations()
         self.leases = Leases()
         logs_dir = os.path.join(options.data_dir, "logs")
@@ -78,8 +72,8 @@ class Platform:
         self.catalog = Catalog(self.store)
         self.keys = KeyRing(self.store, required=self.config.auth.required and not options.no_auth)
         self.packages = Packages(options.data_dir, self.config.packages)
-        self.node_id = _node_id(options.data_dir)
-        self.capacity = _capacity(self.config)
+        self.node_id = kept_id(options.data_dir, "node")
+        self.capacity = capacity_of(self.config)
         self.driver: Driver = create_driver(
             self.config.driver,
             state_dir=os.path.join(options.data_dir, "node"),
@@ -89,8 +83,9 @@ class Platform:
         self.key = ""
         self.url = ""
 
-    async def start(self) -> App:
+    async def start(self, url: str) -> App:
         """Start everything but the HTTP server; calls may be made once this returns."""
+        self.url = url
         await self.store.open()
         config = self.config
         self.gateway = GatewayService(
@@ -107,14 +102,22 @@ class Platform:
             transport=self.transport,
             store=self.store,
         )
-        self.parts = ApiParts(self)
+        self.hooks = ApiHooks(self)
+        self.outcomes = Outcomes(
+            config,
+            store=self.store,
+            catalog=self.catalog,
+            acceptor=self.gateway.acceptor,
+            durations=self.durations,
+            canonical=self.canonical,
+        )
         self.collector = CollectorService(
             config.scheduler,
             self.leases,
             transport=self.transport,
             store=self.store,
-            observe=self.parts.observe_async,
-            deliver=self.parts.deliver,
+            observe=self.outcomes.observe,
+            deliver=self.outcomes.deliver,
         )
         self.node = NodeService(
             config.node,
@@ -122,7 +125,7 @@ class Platform:
             capacity=self.capacity,
             driver=self.driver,
             transport=self.transport,
-            fetch=self.parts.fetch,
+            fetch=self.fetch,
         )
         await self.driver.open(self.node)
         await self.driver.recover()
@@ -130,7 +133,7 @@ class Platform:
         for sentence in self.fingerprint.degraded:
             _log.warning("sandbox_degraded", detail=sentence)
         self.node.join()
-        self.scrape = Scrape(self.durations, self.parts.gauges)
+        self.scrape = Scrape(self.durations, self.gauges)
         if self.keys_needed:
             self.key = await self.keys.ensure_admin_key(
                 os.path.join(self.options.data_dir, "admin-key")
@@ -142,38 +145,111 @@ class Platform:
             service=self.gateway,
             catalog=self.catalog,
             keys=self.keys,
-            api=self.parts.build_api(),
+            api=self.hooks.build_api(),
         )
 
-    async def resume(self) -> None:
+    async def serving(self) -> None:
+        """Calls are served: say so, and go on with what was unfinished."""
+        self._resuming = asyncio.get_running_loop().create_task(self._resume())
+        await asyncio.to_thread(_announce, self)
+
+    async def _resume(self) -> None:
         """Queue what the journal holds unfinished, and make known functions ready."""
-        await self.collector.recover()
-        fresh = self.gateway.fresh
-        count = await self.scheduler.recover(fresh if fresh is not None else ())
-        self.gateway.fresh = None
+        acceptor = self.gateway.acceptor
+        count = await self.scheduler.recover(acceptor.fresh or ())
+        acceptor.fresh = None
         if count:
             _log.info("recovered", events=count)
-        await self.parts.provision_all()
+        await self.collector.recover()
+        await self.hooks.provision_all()
 
     @property
     def keys_needed(self) -> bool:
         """Whether callers need a key."""
         return self.config.auth.required and not self.options.no_auth
 
-    def version_changed(self, version_id: str, keep_warm: int, replaced_id: str) -> None:
-        """A deployment: make the new version ready, let the old one's spare instances go."""
-        node = f"node:{self.node_id}"
-        if version_id:
-            self.transport.send(node, Provision(version_id=version_id, count=keep_warm))
-        if replaced_id and replaced_id != version_id:
-            self.transport.send(node, Provision(version_id=replaced_id, count=0))
+    async def fetch(self, version_id: str) -> tuple[Version, InstanceSpec]:
+        """A version and what its instances are started from.
 
-    def version_deleted(self, version_id: str) -> None:
-        """A version is gone: its instances end when they are idle."""
-        self.transport.send(f"node:{self.node_id}", Forget(version_id=version_id))
+        Raises:
+            NotFound: it was deleted.
+            PlatformError: its package or layer is not there and cannot be made.
+
+        """
+        version = await self.catalog.version_by_id(version_id)
+        if version is None:
+            raise NotFound(
+                f"version {version_id} does not exist any more",
+                next_step="Call a version that exists: `pratai function versions NAME`.",
+            )
+        code_dir = await self.packages.code_dir(version.digest)
+        layer_dir = self.packages.layer_dir(version.layer) if version.layer else ""
+        return version, InstanceSpec(
+            instance_id="",
+            version=version,
+            code_dir=code_dir,
+            layer_dir=layer_dir,
+            environment=dict(version.config.environment),
+            result_bytes_max=self.config.gateway.result_bytes_max,
+            log_bytes_max=self.config.node.log_bytes_max,
+            init_timeout_ms=self.config.node.init_timeout_ms,
+        )
+
+    # what the API is told
+
+    async def nodes(self) -> list[NodeView]:
+        """Nodes that joined."""
+        views = []
+        for member in self.collector.core.members.values():
+            ledger = self.scheduler.core.placement.nodes.get(member.node_id)
+            capacity = member.capacity
+            views.append(
+                NodeView(
+                    node_id=member.node_id,
+                    state="draining" if ledger is not None and ledger.draining else "ready",
+                    driver=capacity.driver,
+                    runtimes=capacity.runtimes,
+                    slots=capacity.slots,
+                    slots_busy=ledger.held if ledger is not None else 0,
+                    memory_mb=capacity.memory_mb,
+                    instances=member.instances,
+                    architecture=capacity.architecture,
+                    degraded=self.fingerprint.degraded,
+                    joined_at_ms=member.joined_at_ms,
+                    heard_at_ms=member.heard_at_ms,
+                )
+            )
+        return views
+
+    async def drain_node(self, node_id: str, drain: bool) -> None:
+        """Stop or resume dispatching to a node."""
+        self.transport.send("scheduler", DrainNode(node_id=node_id, drain=drain))
+
+    def ready(self) -> dict[str, str]:
+        """{component: what is wrong with it, or ""}."""
+        return {
+            "store": store_trouble(self.store),
+            "scheduler": "" if self.collector.core.members else "no node has joined",
+            "gateway": "this gateway is shutting down" if self.gateway.core.draining else "",
+        }
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """Figures of this moment for `/metrics`."""
+        node = self.node.core
+        return {
+            "calls_waiting": ("Sync calls that wait for a result.", self.gateway.waiting),
+            "invocations_queued": ("Waiting in the scheduler.", len(self.scheduler.core.queues)),
+            "leases_open": ("Attempts on nodes.", len(self.leases)),
+            "instances": ("Instances on this node.", len(node.pool.instances)),
+            "dispatches_held": ("Dispatches on this node.", len(node.held)),
+            **store_gauges(self.store),
+        }
+
+    # its end
 
     async def drain(self, stop_now: asyncio.Event) -> None:
         """Let running calls finish, up to the drain limit; take nothing new."""
+        _log.info("draining", waiting=self.gateway.waiting)
         self.gateway.core.draining = True
         self.scheduler.core.drain()
         self.node.receive(_DRAIN)
@@ -186,6 +262,7 @@ class Platform:
 
     async def stop(self) -> None:
         """Stop everything, latest started first."""
+        self._resuming.cancel()
         await self.upkeep.stop()
         self.node.flush_logs()
         await self.collector.settle()
@@ -198,15 +275,6 @@ class Platform:
         await self.store.close()
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its own signal handling: draining is decided here."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `run_platform`."""
-        yield
-
-
 def run_platform(options: UpOptions) -> None:
     """Run the platform until it is told to stop.
 
@@ -217,67 +285,9 @@ def run_platform(options: UpOptions) -> None:
     """
     log.configure(options.config.log.level, options.config.log.format)
     _check_data_dir(options.data_dir)
-    with _locked(options.data_dir), _listening(options.config) as listener:
-        uvloop.run(_serve(options, listener))
-
-
-async def _serve(options: UpOptions, listener: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    stopping, stop_now = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        if stopping.is_set():
-            stop_now.set()
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
-    running = Platform(options)
-    host, port = listener.getsockname()[:2]
-    running.url = f"http://{host}:{port}"
-    app = await running.start()
-    server = Server(
-        uvicorn.Config(
-            app,
-            http=DirectProtocol,
-            loop="none",
-            lifespan="off",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            date_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=2,
-            backlog=BACKLOG,
-        )
-    )
-    serving = loop.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.001)
-    _settle_garbage()
-    resuming = loop.create_task(running.resume())
-    await asyncio.to_thread(_announce, running)
-    stop = loop.create_task(stopping.wait())
-    await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
-    _log.info("draining", waiting=running.gateway.waiting)
-    await running.drain(stop_now)
-    resuming.cancel()
-    server.should_exit = True
-    await serving
-    await running.stop()
-
-
-def _settle_garbage() -> None:
-    """Look for cycles seldom, and never again among what lives as long as the process.
-
-    What a call makes is freed by its reference counts; the collector took 5 % of a warm call.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    sys.setswitchinterval(0.0005)
+    gateway = options.config.gateway
+    with _locked(options.data_dir), listening(gateway.host, gateway.port) as listener:
+        uvloop.run(live(lambda: Platform(options), listener, http=DirectProtocol))
 
 
 def _announce(running: Platform) -> None:
@@ -325,64 +335,7 @@ def _locked(data_dir: str) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _listening(config: Config) -> Iterator[socket.socket]:
-    host, port = config.gateway.host, config.gateway.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                raise CallerError(
-                    f"{host} is not an address of this machine: {error.strerror}",
-                    code="address_unknown",
-                    field="--host",
-                    value=host,
-                    next_step="Choose one with --host: 127.0.0.1, or 0.0.0.0 for all.",
-                ) from None
-            raise PlatformError(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                code="address_in_use",
-                next_step="Stop what listens there, or choose another with --port (0 = any).",
-            ) from None
-        listener.setblocking(False)
-        yield listener
-
-
 def _create_store(options: UpOptions) -> Store:
     if options.config.store.name == "memory":
         return MemoryStore(options.config.store)
     return SqliteStore(os.path.join(options.data_dir, "pratai.db"), options.config.store)
-
-
-def _node_id(data_dir: str) -> str:
-    """This machine's node id: made once, kept in the data dir."""
-    path = os.path.join(data_dir, "node-id")
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read(64).strip()
-    except FileNotFoundError:
-        node_id = ids.node_id()
-        with open(path, "w", encoding="ascii") as file:
-            file.write(node_id)
-        return node_id
-
-
-def _capacity(config: Config) -> Capacity:
-    from pratai.runtimes.catalog import runtimes
-
-    cpus = len(os.sched_getaffinity(0))
-    memory_mb = config.node.memory_mb
-    if not memory_mb:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        memory_mb = total * 3 // 4 >> 20
-    return Capacity(
-        slots=config.node.slots or SLOTS_EACH_CPU * cpus,
-        memory_mb=memory_mb,
-        driver=config.driver.name,
-        runtimes=[runtime.name for runtime in runtimes()],
-        architecture=platform.machine(),
-    )

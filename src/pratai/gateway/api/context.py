@@ -104,9 +104,8 @@ def nothing_changed(version: Version | None, version_id: str) -> None:
     """Hook of a gateway that need not know when versions change."""
 
 
-def no_such_node(node_id: str, drain: bool) -> bool:  # noqa: ARG001 - shape of a hook
+async def no_node(node_id: str, drain: bool) -> None:
     """Hook of a gateway that has no nodes to drain."""
-    return False
 
 
 async def accepting_nothing(call: AcceptCall) -> Accepted:
@@ -128,7 +127,7 @@ class ApiContext(msgspec.Struct, frozen=True, kw_only=True):
     #: Accept a stored invocation (event included) anew; the new request id, durable on return.
     replay: Callable[[Invocation], Awaitable[str]]
     invoke: Callable[[InvokeCall], Awaitable[InvokeAnswer]]
-    nodes: Callable[[], list[NodeView]]
+    nodes: Callable[[], Awaitable[list[NodeView]]]
     runtimes: Callable[[], list[RuntimeView]]
     #: {component: "" or what is wrong with it, one sentence}.
     ready: Callable[[], dict[str, str]]
@@ -138,8 +137,9 @@ class ApiContext(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str
     #: Told (version, its id) when `$LATEST` moves to it, and (None, id) when a version is gone.
     version_changed: Callable[[Version | None, str], None] = nothing_changed
-    #: Stop (True) or resume (False) giving a node calls. False when there is no such node.
-    drain_node: Callable[[str, bool], bool] = no_such_node
+    #: Stop (True) or resume (False) giving a node that is there calls; returns when `nodes` shows
+    #: it, or soon after.
+    drain_node: Callable[[str, bool], Awaitable[None]] = no_node
     #: Accept an event durably and have it run. Raises as `Catalog.resolve` and
     #: `GatewayService.accept` do.
     accept: Callable[[AcceptCall], Awaitable[Accepted]] = accepting_nothing

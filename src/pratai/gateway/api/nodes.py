@@ -12,22 +12,22 @@ from pratai.model.refusal import nearest
 
 async def list_nodes(call: Call) -> Response:
     """`GET /v1/nodes`."""
-    return json_response(NodeList(items=call.context.nodes()))
+    return json_response(NodeList(items=await call.context.nodes()))
 
 
 async def read_node(call: Call) -> Response:
     """`GET /v1/nodes/{node_id}`."""
-    return json_response(_node(call))
+    return json_response(await _node(call))
 
 
 async def drain_node(call: Call) -> Response:
     """`POST /v1/nodes/{node_id}/drain`."""
-    return _move(call, drain=True)
+    return await _move(call, drain=True)
 
 
 async def undrain_node(call: Call) -> Response:
     """`POST /v1/nodes/{node_id}/undrain`."""
-    return _move(call, drain=False)
+    return await _move(call, drain=False)
 
 
 async def list_runtimes(call: Call) -> Response:
@@ -35,15 +35,15 @@ async def list_runtimes(call: Call) -> Response:
     return json_response(RuntimeList(items=call.context.runtimes()))
 
 
-def _move(call: Call, *, drain: bool) -> Response:
-    node = _node(call)
-    call.context.drain_node(node.node_id, drain)
-    return json_response(_node(call))
+async def _move(call: Call, *, drain: bool) -> Response:
+    node = await _node(call)
+    await call.context.drain_node(node.node_id, drain)
+    return json_response(await _node(call))
 
 
-def _node(call: Call) -> NodeView:
+async def _node(call: Call) -> NodeView:
     node_id = call.text("node_id")
-    nodes = {view.node_id: view for view in call.context.nodes()}
+    nodes = {view.node_id: view for view in await call.context.nodes()}
     view = nodes.get(node_id)
     if view is None:
         near = nearest(node_id, nodes)
