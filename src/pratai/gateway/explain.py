@@ -141,6 +141,31 @@ REASONS: dict[str, Reason] = {
         "No instance could be started on node {node}: {message}.",
         "Look at the log of node {node}; `pratai doctor` tells what its driver lacks.",
     ),
+    "package_unavailable": Reason(
+        _PLATFORM,
+        "Node {node} could not get the code or its dependencies: {message}.",
+        "See that gateways run and that the node reaches them, then replay.",
+    ),
+    "package_damaged": Reason(
+        _PLATFORM,
+        "What is kept of the code or its dependencies is damaged: {message}.",
+        "Deploy the function again.",
+    ),
+    "cluster_key_refused": Reason(
+        _PLATFORM,
+        "The gateways refuse node {node}: {message}.",
+        "Let [queue] key_file name the same cluster key on every machine.",
+    ),
+    "layer_of_other_machine": Reason(
+        _PLATFORM,
+        "The dependencies are for another kind of machine than node {node}: {message}.",
+        "Give the cluster nodes of the kind of machine that its gateways are.",
+    ),
+    "node_cache_full": Reason(
+        _PLATFORM,
+        "Node {node} has no room for the code beside what it runs: {message}.",
+        "Raise [node] cache_bytes_max, or add a node.",
+    ),
     "store_unavailable": Reason(
         _PLATFORM,
         "The store could not be reached or refused the write: {message}.",
