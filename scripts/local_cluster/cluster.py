@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import engine
+from engine import Engine, is_possible, unmount
 from members import LOOK_S, ClusterProblem, Member, as_json, await_ready, end_leftovers, start, stop
 from nginx import Nginx
 
@@ -28,6 +28,7 @@ from elasticsearch_cluster import Cluster as Elasticsearch
 
 PRATAI = [sys.executable, "-m", "pratai"]
 GATEWAYS = 3
+RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 START_S_MAX = 60.0
 JOIN_S_MAX = 60.0
 STOP_S_MAX = 45.0
@@ -56,6 +57,7 @@ class LocalCluster:
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
         self.folder = folder.resolve()
+        self.engine = Engine(self.folder)
         self.tell = tell
         self.members: list[Member] = []
         self.url = ""
@@ -124,13 +126,25 @@ class LocalCluster:
         self.key = next(key for one in gateways if (key := one.ready().get("key", "")))
         self.tell("nodes")
         nodes = [self._node(1, "process", ports)]
-        if docker_wanted and engine.is_possible():
-            self.tell("Docker engine and runtime images (a minute the first time)")
-            self._add(engine.start_engine(self.folder))
+        if docker_wanted and is_possible():
+            self._docker()
             nodes.append(self._node(2, "docker", ports))
         else:
             nodes.append(self._node(2, "process", ports))
         self._await(nodes)
+
+    def _docker(self) -> None:
+        self.tell("Docker engine")
+        member = self.engine.start()
+        if member is not None:
+            self._add(member)
+        self.tell("runtime images (a minute the first time)")
+        setting = f"driver.docker_host={self.engine.host}"
+        self.engine.bring_images(lambda: self._build_images(setting))
+
+    def _build_images(self, setting: str) -> None:
+        for what in ("seed", RUNTIME):
+            self._pratai("runtimes", "build", what, "--set", setting)
 
     def _node(self, number: int, driver: str, ports: Ports) -> Member:
         settings = [
@@ -139,7 +153,7 @@ class LocalCluster:
             f"driver.uid_first={600_000 + 20_000 * number}",
             f"node.labels=driver={driver}",
             "node.memory_mb=2048",
-            f"driver.docker_host=unix://{engine.socket(self.folder)}",
+            f"driver.docker_host={self.engine.host}",
         ]
         return self._start(f"node-{number}", "node", *settings)
 
@@ -199,8 +213,6 @@ class LocalCluster:
     def _environment(self, name: str) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PRATAI_")}
         kept["XDG_CONFIG_HOME"] = str(self.folder / "config" / name)
-        if engine.is_possible():
-            kept["DOCKER_HOST"] = f"unix://{engine.socket(self.folder)}"
         return kept
 
     def _pratai(self, *arguments: str) -> str:
@@ -237,7 +249,7 @@ class LocalCluster:
             "key": self.key,
             "members": as_json(self.members),
             "elasticsearch": [o.url for o in self.members if o.name.startswith("elasticsearch")],
-            "docker_host": f"unix://{engine.socket(self.folder)}",
+            "docker_host": self.engine.host,
         }
         descriptor = os.open(self._state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -262,7 +274,8 @@ class LocalCluster:
             for name in stop(self.folder, group, STOP_S_MAX):
                 self.tell(f"{name} did not stop and was killed")
         end_leftovers(self.folder)
-        engine.unmount(self.folder)
+        unmount(self.folder)
+        self.engine.forget()
         if keep:
             self._state.unlink(missing_ok=True)
         else:
