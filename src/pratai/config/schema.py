@@ -59,6 +59,9 @@ class Gateway(Section, frozen=True, kw_only=True):
         str,
         Meta(description="In a cluster, where nodes and gateways reach this one; empty = found."),
     ] = ""
+    public_url: Annotated[
+        str, Meta(description="Where callers reach the platform, e.g. nginx; empty = this gateway.")
+    ] = ""
     forwarded_from: Annotated[
         str, Meta(description="Proxies whose forwarding headers are believed: addresses, commas.")
     ] = "127.0.0.1"
@@ -109,6 +112,13 @@ class Queue(Section, frozen=True, kw_only=True):
 class Scheduler(Section, frozen=True, kw_only=True):
     """Queues, fairness, leases."""
 
+    health_host: Annotated[
+        str, Meta(description="Address of /healthz, /readyz and /metrics.")
+    ] = "127.0.0.1"
+    health_port: Annotated[
+        int,
+        Meta(ge=0, le=65_535, description="Their port; any free one if it is taken or 0."),
+    ] = 9995
     queue_max: Annotated[
         int, Meta(ge=1, description="Sync calls queued for one function; more are throttled.")
     ] = 512
@@ -135,11 +145,26 @@ class Scheduler(Section, frozen=True, kw_only=True):
     gateway_silence_max_ms: Annotated[
         int, Meta(ge=1, description="A gateway unheard of for this long is told nothing more.")
     ] = 10_000
+    ownership_ms: Annotated[
+        int,
+        Meta(ge=1_000, description="How long the scheduler's claim to be the only one lasts."),
+    ] = 10_000
+    journal_look_ms: Annotated[
+        int,
+        Meta(ge=1_000, description="In a cluster, time between looks for events nobody sent on."),
+    ] = 10_000
 
 
 class Node(Section, frozen=True, kw_only=True):
     """What this machine gives to functions."""
 
+    health_host: Annotated[
+        str, Meta(description="Address of /healthz, /readyz and /metrics.")
+    ] = "127.0.0.1"
+    health_port: Annotated[
+        int,
+        Meta(ge=0, le=65_535, description="Their port; any free one if it is taken or 0."),
+    ] = 9993
     slots: Annotated[
         int, Meta(ge=0, description="Calls run at one time; 0 = 32 for each processor.")
     ] = 0
@@ -275,6 +300,13 @@ class Store(Section, frozen=True, kw_only=True):
 class Agent(Section, frozen=True, kw_only=True):
     """What turns outside happenings into events."""
 
+    health_host: Annotated[
+        str, Meta(description="Address of /healthz, /readyz and /metrics.")
+    ] = "127.0.0.1"
+    health_port: Annotated[
+        int,
+        Meta(ge=0, le=65_535, description="Their port; any free one if it is taken or 0."),
+    ] = 9994
     look_ms: Annotated[
         int, Meta(ge=10, description="Time between looks at triggers that others changed.")
     ] = 1_000
