@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,12 +12,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import platform_process
 import pytest
 import yaml
 from platform_process import PRATAI, PlatformProcess
 
-from pratai.cli.main import _COMMANDS
+from pratai.cli.main import _COMMANDS, cli
 from pratai.config.load import load_config
 from pratai.config.settings import settings
 
@@ -267,3 +269,63 @@ def test_the_image_is_made_from_what_is_there() -> None:
             assert (ROOT / name).exists(), name
             assert f"!{name}" in sent
     assert 'ENTRYPOINT ["pratai"]' in text
+
+
+# docs/operating
+
+PAGES = sorted((ROOT / "docs" / "operating").glob("*.md"))
+#: Figures that prometheus-client or the families of `metrics.py` add to a name.
+SUFFIXES = ("_total", "_bucket", "_sum", "_count")
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The `pratai ...` command lines of a page's blocks and of its code spans."""
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`(pratai [^`\n]+)`", text)
+    lines = [line for block in blocks for line in block.splitlines()] + spans
+    found = []
+    for line in lines:
+        match = re.search(r"(?:^|\bexec |/bin/|&& )pratai ((?:[a-z-]+)(?: .*)?)$", line)
+        if match:
+            found.append(shlex.split(match[1], comments=True))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_the_page_exist_with_their_options(page: Path) -> None:
+    for words in commands_of(page.read_text()):
+        context = click.Context(cli, info_name="pratai")
+        command: click.Command = cli
+        rest = list(words)
+        while isinstance(command, click.Group) and rest:
+            found = command.get_command(context, rest.pop(0))
+            assert found is not None, words
+            command, context = found, click.Context(found, parent=context)
+        known = {option for one in command.get_params(context) for option in one.opts}
+        known |= {"--json", "--namespace", "--server", "--key"}
+        given = {word.partition("=")[0] for word in rest if word.startswith("-")}
+        assert given <= known, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_settings_of_the_page_exist(page: Path) -> None:
+    text = page.read_text()
+    named = [(s, k) for s, k in re.findall(r"`\[([a-z]+)\] ([a-z_]+)", text)]
+    assert [f"{s}.{k}" for s, k in named if f"{s}.{k}" not in settings()] == []
+
+
+def test_the_figures_to_watch_are_figures_of_the_platform() -> None:
+    text = (ROOT / "docs" / "operating" / "watch.md").read_text()
+    sources = "".join(path.read_text() for path in (ROOT / "src" / "pratai").rglob("*.py"))
+    literals = set(re.findall(r'"(?:pratai_)?([a-z_]+)"', sources))
+    named = set(re.findall(r"pratai_([a-z_]+)", text))
+    assert len(named) > 10
+    for name in named:
+        bare = next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name)
+        assert {name, bare} & literals, name
+
+
+def test_the_docs_name_files_of_deploy_that_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"\bdeploy/[\w./-]+", page.read_text()):
+            assert (ROOT / name.rstrip(".")).exists() or name.endswith("/"), f"{page.name}: {name}"
