@@ -562,3 +562,32 @@ async def test_what_was_damaged_on_a_nodes_disk_is_fetched_again(cluster: Cluste
 
     assert (Path(spec.code_dir) / "main.py").read_bytes() == CODE
     assert layer_file.read_bytes() == b"x = 1\n" * 1_000
+
+
+@with_cluster
+async def test_what_a_failed_fetch_left_counts_too_and_is_given_up(cluster: Cluster) -> None:
+    """The package comes, its layer does not: again and again, with other packages."""
+    await cluster.gateway()
+    for number in range(4):
+        await cluster.deploy(f"f{number}", code(number), layer="0" * 64)
+    await cluster.deploy("small")
+
+    async with cluster.node(cache_bytes_max=210_000) as node:
+        for number in range(4):
+            with pytest.raises(NotFound):
+                await node.fetch(f"default/f{number}/1")
+        await node.fetch("default/small/1")
+
+        assert node.cache.bytes <= 210_000
+        assert set(os.listdir(cluster.tmp_path / "node" / "packages")) == set(node.cache.entries)
+
+
+@with_cluster
+async def test_a_disk_that_takes_nothing_is_said_so(cluster: Cluster) -> None:
+    await cluster.gateway()
+    await cluster.deploy("hello")
+    (cluster.tmp_path / "node").write_bytes(b"a file where the folder should be")
+
+    async with cluster.node() as node:
+        with pytest.raises(PlatformError, match="cannot be read or written"):
+            await node.fetch("default/hello/1")

@@ -5,6 +5,7 @@ Bookkeeping alone; `fetching.py` removes. Digests that are in use are never chos
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection
 
@@ -37,18 +38,25 @@ class Cache:
         """How full it is."""
         return f"<Cache {len(self.entries)} entries, {self.bytes} of {self.bytes_max} bytes>"
 
-    def scan(self) -> None:
-        """Find what an earlier process left; what it did not finish is removed. Blocking."""
-        found: dict[str, float] = {}
+    def clean(self) -> None:
+        """Remove what an earlier process did not finish. Blocking."""
         for folder in FOLDERS:
-            path = os.path.join(self._dir, folder)
-            for entry in os.scandir(path) if os.path.isdir(path) else ():
+            for entry in self._listed(folder):
                 if entry.name.startswith(tree.UNFINISHED):
                     tree.remove(entry.path)
                     files.discard(entry.path)
-                elif not entry.name.startswith("."):
-                    changed = entry.stat().st_mtime
-                    found[entry.name] = max(found.get(entry.name, 0.0), changed)
+
+    def scan(self) -> None:
+        """Count what is on the disk and not known: from an earlier process, or of a fetch that
+        failed half way. Blocking.
+        """
+        found: dict[str, float] = {}
+        for folder in FOLDERS:
+            for entry in self._listed(folder):
+                if entry.name not in self.entries and not entry.name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):
+                        changed = entry.stat().st_mtime
+                        found[entry.name] = max(found.get(entry.name, 0.0), changed)
         for digest in sorted(found, key=lambda one: found[one]):
             self.add(digest, self.measure(digest))
 
@@ -69,6 +77,10 @@ class Cache:
         self._uses += 1
         self.entries[digest] = Entry(bytes=size, used=self._uses)
         self.bytes += size
+
+    def _listed(self, folder: str) -> list[os.DirEntry[str]]:
+        path = os.path.join(self._dir, folder)
+        return list(os.scandir(path)) if os.path.isdir(path) else []
 
     def drop(self, digest: str) -> None:
         """Forget a digest."""

@@ -23,6 +23,7 @@ from pratai.metrics import count
 from pratai.model.function import Version
 from pratai.node.cache import Cache
 from pratai.node.gateways import Gateways
+from pratai.packages import files
 from pratai.packages.directory import Packages
 from pratai.packages.requirements import machine_kind
 from pratai.packages.source import PackageUnavailable, VersionOffer
@@ -71,7 +72,7 @@ class GatewayFetcher:
         )
         self._packages = Packages(cache_dir, config.packages, source=self)
         self.cache = Cache(cache_dir, config.node.cache_bytes_max)
-        self._scanned = False
+        self._cleaned = False
         #: Held while entries are added or removed, so that none is taken just as it is removed.
         self._changing = asyncio.Lock()
         #: {digest: fetches that need it now}.
@@ -122,10 +123,10 @@ class GatewayFetcher:
         offer = await self._offer(version_id)
         version = offer.version
         digests = tuple(digest for digest in (version.digest, version.layer) if digest)
-        async with self._changing:
-            await self._scan()
-            self._wanted.update(digests)
+        self._wanted.update(digests)
         try:
+            async with self._changing:  # what was being removed is gone before it is looked for
+                await self._make_room()
             code_dir = await self._packages.code_dir(version.digest)
             layer_dir = await self._packages.layer(version.layer)
             await self._admit(version_id, digests)
@@ -160,21 +161,26 @@ class GatewayFetcher:
 
     # the cache
 
-    async def _scan(self) -> None:
-        if not self._scanned:
+    async def _make_room(self) -> None:
+        """Remove what nobody needs until the rest is within bounds, or nothing is left to."""
+        with files.map_errors():
+            if not self._cleaned:
+                await asyncio.to_thread(self.cache.clean)
+                self._cleaned = True
             await asyncio.to_thread(self.cache.scan)
-            self._scanned = True
+        while victim := self.cache.victim(self._in_use()):
+            await self._remove(victim)
 
     async def _admit(self, version_id: str, digests: tuple[str, ...]) -> None:
         """Count what came in and make room for it."""
         async with self._changing:
             for digest in digests:
-                await asyncio.to_thread(self.cache.touch, digest)
-                self.cache.add(digest, await asyncio.to_thread(self.cache.measure, digest))
+                with files.map_errors():
+                    await asyncio.to_thread(self.cache.touch, digest)
+                    self.cache.add(digest, await asyncio.to_thread(self.cache.measure, digest))
             before = self._known.get(version_id)
             self._known[version_id] = _Known(digests, monotonic_us())
-            while victim := self.cache.victim(self._in_use()):
-                await self._remove(victim)
+            await self._make_room()
             if self.cache.bytes > self.cache.bytes_max:
                 del self._known[version_id]
                 if before is not None:

@@ -86,7 +86,8 @@ class Arrivals:
         assert self.source is not None
         made = await self._in_thread(files.begin, self._saved_dir)
         try:
-            await self.source.get_package(digest, made)
+            with files.map_errors():
+                await self.source.get_package(digest, made)
             await self._in_thread(self._keep_package, made, digest)
         finally:
             await asyncio.shield(asyncio.to_thread(files.discard, made))
@@ -105,7 +106,8 @@ class Arrivals:
                 raise no_layer(digest)
             made = await self._in_thread(files.begin, self._layers_dir)
             try:
-                await self.source.get_layer(digest, made)
+                with files.map_errors():
+                    await self.source.get_layer(digest, made)
                 await self._in_thread(self._keep_layer, made, digest, path)
             finally:
                 await asyncio.shield(asyncio.to_thread(files.discard, made))

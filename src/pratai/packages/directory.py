@@ -309,13 +309,8 @@ class Packages:
 
     async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
-        try:
+        with files.map_errors():
             return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
-        except OSError as error:
-            raise PlatformError(
-                f"A package cannot be read or written: {error}.",
-                next_step="See that the data directory is writable and has room.",
-            ) from error
 
     def _save(self, data: bytes) -> SavedPackage:
         kind = archive.listing(data, self._limits).kind

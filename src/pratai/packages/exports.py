@@ -96,7 +96,8 @@ class Exports:
         assert self._arrivals.source is not None
         made = await self._in_thread(files.begin, self.packed_dir)
         try:
-            await self._arrivals.source.get_layer(digest, made)
+            with files.map_errors():
+                await self._arrivals.source.get_layer(digest, made)
             sha256 = await self._in_thread(files.sha256_of, made)
             return await self._in_thread(self._keep, made, digest, sha256)
         finally:

@@ -6,10 +6,24 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 
+from pratai.errors import PlatformError
 from pratai.packages import tree
 
 PIECE_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def map_errors() -> Iterator[None]:
+    """Turn what the disk refuses into an error of the platform."""
+    try:
+        yield
+    except OSError as error:
+        raise PlatformError(
+            f"A package cannot be read or written: {error}.",
+            next_step="See that the data directory is writable and has room.",
+        ) from error
 
 
 def write_durably(path: str, data: bytes) -> None:

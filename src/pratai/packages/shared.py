@@ -135,7 +135,8 @@ class SharedPackages:
             found = await self._touch(export.digest)
             if found is None:
                 upload = await self._begin(wanted)
-                await self._put_chunks(wanted, export.path, on_progress)
+                with files.map_errors():
+                    await self._put_chunks(wanted, export.path, on_progress)
                 found = await self._publish(wanted)
                 await self._end(upload)
         on_progress(_progress(kind, found.chunks, found.chunks))

@@ -181,8 +181,7 @@ class _Internal:
         """Send all, or stop before the last piece when something is wrong."""
         sha256, left = hashlib.sha256(), export.bytes
         while left and not gone.done():
-            piece = await asyncio.to_thread(_read, file, min(left, PIECE_BYTES))
-            sha256.update(piece)
+            piece = await asyncio.to_thread(_read, file, min(left, PIECE_BYTES), sha256)
             left -= len(piece)
             if not piece or (left == 0 and sha256.hexdigest() != export.sha256):
                 count("packages_damaged")
@@ -207,13 +206,15 @@ def _start(export: Export) -> dict[str, object]:
     return {"type": "http.response.start", "status": 200, "headers": encoded}
 
 
-def _read(file: IO[bytes], size: int) -> bytes:
-    """The next bytes of a file; none where the disk does not give them."""
+def _read(file: IO[bytes], size: int, sha256: hashlib._Hash) -> bytes:
+    """The next bytes of a file, counted in; none where the disk does not give them."""
     try:
-        return file.read(size)
+        piece = file.read(size)
     except OSError as error:
         _log.warning("package_unreadable", error=str(error))
         return b""
+    sha256.update(piece)
+    return piece
 
 
 async def _in_time(sending: Awaitable[None]) -> bool:
