@@ -20,7 +20,13 @@ CONFIG = ROOT / "tests/contract/api/schemathesis.toml"
 EXAMPLES = os.environ.get("PRATAI_ST_EXAMPLES", "8")
 TIME_S_MAX = 60
 #: Would take away what the run itself needs: its key, its function, its dead letter.
-DESTROYERS = ("deleteKey", "deleteFunction", "purgeDeadLetters", "purgeDeadLetter")
+DESTROYERS = (
+    "deleteKey",
+    "deleteFunction",
+    "deleteTrigger",
+    "purgeDeadLetters",
+    "purgeDeadLetter",
+)
 ANSWERS_ALWAYS = "def main(payload):\n    print('called')\n    return {'fine': True}\n"
 
 
@@ -60,12 +66,18 @@ def test_the_live_api_keeps_what_its_document_says(
 
 
 def _existing(platform: PlatformProcess) -> str:
-    """A function with an alias and a dead letter, named to schemathesis."""
+    """A function with an alias, a trigger and a dead letter, named to schemathesis."""
     first = platform.deploy("fine", ANSWERS_ALWAYS, public=True, retries=0)
     platform.request(
         "PUT",
         "/v1/functions/fine/aliases/live",
         body=json.dumps({"version": first["version"]}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    platform.request(
+        "PUT",
+        "/v1/triggers/fine",
+        body=json.dumps({"function": "fine", "timer": {"cron": "0 3 * * *"}}).encode(),
         headers={"content-type": "application/json"},
     )
     platform.deploy("broken", "def main(payload):\n    raise ValueError(payload)\n", retries=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pratai.cli.client import decode
-from pratai.cli.output import Moment, ms, when
+from pratai.cli.output import Moment, when
 from pratai.cli.session import Session
 from pratai.model.api import TriggerView
 
@@ -71,7 +71,7 @@ def when_of(view: TriggerView) -> str:
     """The source in a few words."""
     if view.timer is not None:
         if view.timer.every_ms:
-            return f"every {ms(view.timer.every_ms)}"
+            return f"every {_whole_span(view.timer.every_ms)}"
         return f"{view.timer.cron} {view.timer.timezone}"
     if view.folder is not None:
         return f"{view.folder.path.rstrip('/')}/{view.folder.pattern}"
@@ -88,3 +88,11 @@ def when_of(view: TriggerView) -> str:
         for path, allowed in view.event.data.items()
     ]
     return ", ".join(told) or "every event"
+
+
+def _whole_span(span_ms: int) -> str:
+    """A span in the largest unit that tells it exactly."""
+    for unit, length_ms in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if span_ms % length_ms == 0:
+            return f"{span_ms // length_ms} {unit}"
+    return f"{span_ms:,} ms"
