@@ -33,6 +33,10 @@ LEASES_EVERY_S = 0.025
 LEASES_MAX = 1_000
 #: Records and logs are in a batch at the latest after this, where no more come than fit in one.
 RECORDS_EVERY_S = 0.25
+#: What the cluster takes other writes but not this one for so many times is given up and counted.
+TRIES_MAX = 40
+#: Pause before a flush sends again what was not taken.
+PAUSE_S = 0.1
 
 T = TypeVar("T")
 _log = structlog.get_logger("pratai.store")
@@ -46,6 +50,7 @@ class _Parcel(msgspec.Struct):
     index: str = ""
     id: str = ""
     token: str = ""
+    tries: int = 0
 
 
 class Courier:
@@ -114,7 +119,8 @@ class Courier:
         self._writer.commits += 1
         again: list[_Parcel] = []
         for parcel, answer in zip(parcels, answers, strict=True):
-            if isinstance(answer, StoreUnavailable):
+            if isinstance(answer, StoreUnavailable) and parcel.tries < TRIES_MAX:
+                parcel.tries += 1
                 again.append(parcel)
             elif isinstance(answer, PrataiError):
                 self._lose(answer)
@@ -204,7 +210,8 @@ class _Lane:
     async def flush(self) -> None:
         """Send batches until nothing waits."""
         while await self._send():
-            pass
+            if self._held:
+                await asyncio.sleep(PAUSE_S)
 
     def _start(self) -> None:
         self._timer = None

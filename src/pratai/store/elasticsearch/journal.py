@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +28,7 @@ from pratai.store.base import Accepted, LeaseRecord, OutcomeRecord, RetryRecord
 from pratai.store.elasticsearch import names, rows, scripts
 from pratai.store.elasticsearch.indices import Indices
 from pratai.store.elasticsearch.refresh import Refresher
-from pratai.store.elasticsearch.refusals import no_index
+from pratai.store.elasticsearch.refusals import Gone, no_index
 from pratai.store.elasticsearch.writer import Answer, Write, Writer, make_write
 
 if TYPE_CHECKING:
@@ -143,13 +143,9 @@ class Journal:
         """Make the invocation's document; None when its request id was made void."""
         token = ids.request_id()
         source = rows.invocation_source(given, token=token, key_id=key)
-        answer = await self._writer.submit(
-            make_write(
-                "create",
-                self._index_of(given.request_id),
-                names.invocation_id(given.namespace, given.request_id),
-                source,
-            )
+        id_ = names.invocation_id(given.namespace, given.request_id)
+        answer = await self._submit(
+            lambda: make_write("create", self._index_of(given.request_id), id_, source)
         )
         self._refresher.wrote(self._names.invocations)
         if answer.status != 409:
@@ -249,13 +245,19 @@ class Journal:
         """Run a script on an invocation; None when there is none."""
         await self._indices.ensure_known()
         script = scripts.script(source, params)
-        index: str | None = self._index_of(request_id)
+        earlier: str | None = None
         for _ in range(TRIES):
-            if index is None:
-                return None
-            answer = await self._writer.submit(self._update(index, namespace, request_id, script))
+            answer = await self._submit(
+                lambda index=earlier: self._update(  # type: ignore[misc]
+                    index or self._index_of(request_id), namespace, request_id, script
+                )
+            )
             if answer.status == 404:
-                index = self._earlier(request_id, index)
+                if earlier is not None:
+                    return None
+                earlier = self._earlier(request_id, self._index_of(request_id))
+                if earlier is None:
+                    return None
             elif answer.status != 409:
                 self._refresher.wrote(self._names.invocations)
                 return answer
@@ -264,6 +266,14 @@ class Journal:
             next_step="Send again.",
             retry_after_s=1,
         )
+
+    async def _submit(self, make: Callable[[], Write]) -> Answer:
+        """Write; once more where the index was dropped by another process meanwhile."""
+        try:
+            return await self._writer.submit(make())
+        except Gone:
+            await self._indices.read()
+            return await self._writer.submit(make())
 
     @staticmethod
     def _update(index: str, namespace: str, request_id: str, script: dict[str, Any]) -> Write:

@@ -22,6 +22,10 @@ class Overloaded(StoreUnavailable):
     """The cluster is up and has too much to do."""
 
 
+class Gone(StoreUnavailable):
+    """The index was dropped since we read which there are."""
+
+
 class Unreached(StoreUnavailable):
     """No node answered, or none in time."""
 
@@ -33,6 +37,10 @@ def refusal(status: int, kind: str, reason: str) -> PrataiError:
             f"Elasticsearch takes no writes: {reason}",
             next_step="Free disk space on its nodes; below the high watermark it lifts the block.",
             retry_after_s=5,
+        )
+    if kind == "index_not_found_exception":
+        return Gone(
+            f"An index is gone: {reason}", next_step="Send again in a moment.", retry_after_s=1
         )
     if status in (401, 403):
         return StoreUnavailable(

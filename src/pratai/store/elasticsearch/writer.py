@@ -26,7 +26,7 @@ import structlog
 from pratai import clock
 from pratai.config import schema
 from pratai.errors import PrataiError, StoreUnavailable
-from pratai.store.elasticsearch.refusals import Blocked, Overloaded, refusal
+from pratai.store.elasticsearch.refusals import Blocked, Gone, Overloaded, refusal
 from pratai.store.elasticsearch.rows import encode
 
 if TYPE_CHECKING:
@@ -127,7 +127,14 @@ class Writer:
         """
         answers: list[Answer | PrataiError] = []
         for some in self._cut(writes):
-            answers += await self._request(some)
+            try:
+                answers += await self._request(some)
+            except StoreUnavailable as error:
+                self._refuse(error)
+                raise
+        for answer in answers:
+            if isinstance(answer, Blocked):
+                self._refuse(answer)
         return answers
 
     async def settle(self) -> None:
@@ -222,13 +229,13 @@ class Writer:
         again: list[_Waiting] = []
         now_us = clock.monotonic_us()
         for entry, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, StoreUnavailable) and not isinstance(answer, Blocked):
+            if isinstance(answer, StoreUnavailable) and not isinstance(answer, (Blocked, Gone)):
                 if now_us < entry.until_us and not entry.future.done():
                     again.append(entry)
                     continue
-            elif isinstance(answer, StoreUnavailable):
+            elif isinstance(answer, Blocked):
                 self._refuse(answer)
-            else:
+            elif isinstance(answer, Answer):
                 self.writes += 1
             _settle(entry, answer)
         return again
@@ -266,7 +273,7 @@ class Writer:
 
     def _refuse(self, error: StoreUnavailable) -> None:
         """Refuse writes from now on, if the cluster as a whole takes none."""
-        if isinstance(error, Overloaded):
+        if isinstance(error, (Overloaded, Gone)):
             return
         if self.trouble is None:
             _log.error("store_refuses_writes", reason=error.detail)
