@@ -52,6 +52,10 @@ class Gateway(Section, frozen=True, kw_only=True):
     triggers_max: Annotated[
         int, Meta(ge=1, le=100_000, description="Triggers of one namespace; more are refused.")
     ] = 5_000
+    leave_ms: Annotated[
+        int,
+        Meta(ge=0, description="In a cluster, on shutdown, how long open connections are served."),
+    ] = 3_000
     announce_ms: Annotated[
         int, Meta(ge=10, description="In a cluster, time between signs of life to the scheduler.")
     ] = 1_000
@@ -323,6 +327,10 @@ class Agent(Section, frozen=True, kw_only=True):
     lease_ms: Annotated[
         int, Meta(ge=1_000, description="How long an agent's claim on a folder or delivery lasts.")
     ] = 30_000
+    folders: Annotated[
+        str,
+        Meta(description="Folders in which triggers may watch and move files: paths, commas."),
+    ] = ""
     folder_files_max: Annotated[
         int, Meta(ge=1, description="Files of one watched folder that are looked at.")
     ] = 10_000

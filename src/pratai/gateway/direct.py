@@ -129,10 +129,12 @@ class DirectProtocol(HoldingProtocol):
             super()._start_asgi_task(cycle, self._app.streamer(call))
             return
         if not cycle.disconnected and not self.transport.is_closing():
-            head, body = self._app.answer_bytes(call, keep_alive=cycle.keep_alive)
+            # A server that leaves says so in the headers of every answer.
+            keep_alive = cycle.keep_alive and not self.server_state.default_headers
+            head, body = self._app.answer_bytes(call, keep_alive=keep_alive)
             self._holding.write_whole(head, body)
             cycle.response_started = cycle.response_complete = True
-            if not cycle.keep_alive:
+            if not keep_alive:
                 self.transport.close()
             cycle.on_response()
         self._app.finish(call)

@@ -19,10 +19,14 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from pratai.clock import now_ms
 from pratai.errors import CallerError, PlatformError
 
 #: Connections the kernel holds while the loop is busy.
 BACKLOG = 2_048
+#: How often a server that leaves looks whether connections are open.
+LEAVE_LOOK_S = 0.02
+CLOSE = (b"connection", b"close")
 
 
 class Lived(Protocol):
@@ -55,9 +59,17 @@ class Server(uvicorn.Server):
 
 
 async def live(
-    make: Callable[[], Lived], listener: socket.socket, *, http: Any = "httptools", **options: Any
+    make: Callable[[], Lived],
+    listener: socket.socket,
+    *,
+    http: Any = "httptools",
+    leave_ms: int = 0,
+    **options: Any,
 ) -> None:
-    """Run a process until it is told to stop. `options` are further ones of uvicorn's."""
+    """Run a process until it is told to stop. `options` are further ones of uvicorn's.
+
+    `leave_ms`: how long it goes on answering what comes on open connections, once told to stop.
+    """
     loop = asyncio.get_running_loop()
     stopping, stop_now = asyncio.Event(), asyncio.Event()
 
@@ -96,10 +108,35 @@ async def live(
     stop = loop.create_task(stopping.wait())
     await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
     notify("STOPPING=1")
+    if leave_ms:
+        await leave(server, listener, leave_ms, stop_now)
     await process.drain(stop_now)
     server.should_exit = True
     await serving
     await process.stop()
+
+
+async def leave(
+    server: Server, listener: socket.socket, leave_ms: int, stop_now: asyncio.Event
+) -> None:
+    """Take no new connections, and part from those that are open without failing a request.
+
+    A proxy that is refused goes elsewhere, for nothing was sent. Closing an open connection would
+    be another matter: a request may be on its way, and a proxy may not send it twice. So each
+    answer from now on says that it is the connection's last, and idle connections are left for
+    the proxy to close.
+    """
+    # First a backlog of one, then close: connections that wait in it would be reset.
+    listener.listen(0)
+    await asyncio.sleep(LEAVE_LOOK_S)
+    for one in server.servers:
+        one.close()
+    listener.close()
+    server.config.encoded_headers.append(CLOSE)
+    server.server_state.default_headers = [*server.server_state.default_headers, CLOSE]
+    limit_ms = now_ms() + leave_ms
+    while server.server_state.connections and not stop_now.is_set() and now_ms() < limit_ms:
+        await asyncio.sleep(LEAVE_LOOK_S)
 
 
 def url_of(listener: socket.socket) -> str:
