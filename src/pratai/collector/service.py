@@ -65,6 +65,10 @@ class CollectorService(Runner):
         self._records = Records(store)
         #: {request_id: its delivery} of outcomes to be recorded once that is done.
         self._deliveries: dict[str, asyncio.Task[None]] = {}
+        #: Request ids of outcomes taken and not yet recorded: the journal is behind on them.
+        self.unrecorded: set[str] = set()
+        #: {request_id: writes under way}: the journal does not show yet what became of these.
+        self._settling: dict[str, int] = {}
         self._store = store
         self._observe = observe
         self._deliver = deliver
@@ -93,6 +97,10 @@ class CollectorService(Runner):
                 self._transport.send("scheduler", move)
         self._write_members()
 
+    def is_settling(self, request_id: str) -> bool:
+        """Whether something about this invocation is decided and not in the journal yet."""
+        return request_id in self._settling
+
     async def settle(self) -> None:
         """Return when everything taken so far is written down and handed on."""
         while self._tasks:
@@ -100,7 +108,18 @@ class CollectorService(Runner):
 
     def _record_outcome(self, effect: RecordOutcome) -> None:
         self._observe(effect)
-        self._begin(self._loop.create_task(self._write_outcome(effect)))
+        request_id = cast("Outcome", effect.outcome).request_id
+        self._begin(self._loop.create_task(self._settle(request_id, self._write_outcome(effect))))
+
+    async def _settle(self, request_id: str, work: Awaitable[None]) -> None:
+        settling = self._settling
+        settling[request_id] = settling.get(request_id, 0) + 1
+        try:
+            await work
+        finally:
+            settling[request_id] -= 1
+            if not settling[request_id]:
+                del settling[request_id]
 
     async def _write_outcome(self, effect: RecordOutcome) -> None:
         outcome = cast("Outcome", effect.outcome)
@@ -128,6 +147,7 @@ class CollectorService(Runner):
         )
         if not await self._until_written(lambda: self._store.record_outcome(record)):
             count("outcomes_repeated")
+        self.unrecorded.discard(outcome.request_id)
 
     def _record_retry(self, effect: RecordRetry) -> None:
         outcome = cast("Outcome", effect.outcome)
@@ -140,7 +160,8 @@ class CollectorService(Runner):
             marks=_marks(outcome, "retried"),
         )
         count("attempts_retried")
-        self._begin(self._loop.create_task(self._write_retry(record)))
+        work = self._settle(outcome.request_id, self._write_retry(record))
+        self._begin(self._loop.create_task(work))
 
     async def _write_retry(self, record: RetryRecord) -> None:
         await self._until_written(lambda: self._store.record_retry(record))

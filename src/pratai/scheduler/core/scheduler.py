@@ -88,11 +88,27 @@ class Scheduler:
         """Start no async event any more: the journal keeps them for the next start."""
         self.draining = True
 
+    def has(self, request_id: str) -> bool:
+        """Whether an invocation is here already, in one of its three places."""
+        return (
+            request_id in self.queues
+            or request_id in self._delayed
+            or self.leases.get(request_id) is not None
+        )
+
+    def knows(self, request_id: str) -> bool:
+        """Whether an invocation is here: queued, waiting for its time, or leased."""
+        return (
+            request_id in self.queues
+            or request_id in self._delayed
+            or self.leases.get(request_id) is not None
+        )
+
     # transitions
 
     def _on_invoke(self, invoke: Invoke, now_ms: int, effects: list[Effect]) -> None:
         request_id = invoke.request_id
-        if self._has(request_id):
+        if self.has(request_id):
             effects.append(Count("invokes_repeated"))
             return
         if invoke.available_at_ms > now_ms:
@@ -123,7 +139,7 @@ class Scheduler:
         """
         invoke, node_id = resume.invoke, resume.node_id
         request_id = invoke.request_id
-        if self._has(request_id):
+        if self.has(request_id):
             effects.append(Count("invokes_repeated"))
             return
         queue = self.queues.of(f"{invoke.namespace}/{invoke.function}")
@@ -347,14 +363,6 @@ class Scheduler:
             Send(nodes[node_id].address, provision)
             for node_id, provision in told
             if node_id in nodes
-        )
-
-    def _has(self, request_id: str) -> bool:
-        """Whether an invocation is here already, in one of its three places."""
-        return (
-            request_id in self.queues
-            or request_id in self._delayed
-            or self.leases.get(request_id) is not None
         )
 
     def _retry_after_s(self, queue: FunctionQueue, count: int) -> int:
