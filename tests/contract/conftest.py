@@ -17,7 +17,6 @@ import msgspec
 import pytest
 import uvloop
 from tests import elasticsearch_cluster
-from tests.docker_engine import DockerEngine, docker_engine
 
 from pratai.config.schema import Driver as DriverConfig
 from pratai.config.schema import Elasticsearch as ElasticsearchConfig
@@ -275,13 +274,6 @@ class World:
     def close(self) -> None:
         self.run(self.driver.close())
         self.runner.close()
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[DockerEngine]:
-    """A Docker engine that all tests of a run share."""
-    with docker_engine() as running:
-        yield running
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from pratai.errors import PlatformError
 
 Json = dict[str, Any]
 
+_UNREACHABLE, _MISSING, _CONFLICT = 900, 404, 409
+
 
 class EngineUnreachable(PlatformError):
     """The engine does not answer."""
@@ -59,9 +61,16 @@ class Engine:
     # containers
 
     async def create(self, name: str, body: Json) -> str:
-        """Make a container; its id."""
+        """Make a container; its id. What has its name already makes way."""
         with self._errors(f"make container {name}"):
-            return (await self._client().containers.create(body, name=name)).id
+            containers = self._client().containers
+            try:
+                return (await containers.create(body, name=name)).id
+            except aiodocker.DockerError as error:
+                if error.status != _CONFLICT:
+                    raise
+            await containers.container(name).delete(force=True, v=True)
+            return (await containers.create(body, name=name)).id
 
     async def start(self, container_id: str) -> None:
         """Start a container."""
@@ -244,9 +253,9 @@ class Engine:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(str(error)) from error
         except aiodocker.DockerError as error:
-            if error.status == 900:
+            if error.status == _UNREACHABLE:
                 raise self._unreachable(error.message) from error
-            kind = NoSuchObject if error.status == 404 else PlatformError
+            kind = NoSuchObject if error.status == _MISSING else PlatformError
             raise kind(
                 f"the Docker engine did not {what}: {error.message}",
                 next_step="Look at the engine's log.",

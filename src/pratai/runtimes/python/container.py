@@ -15,6 +15,8 @@ from .zygote import Zygote, start_from_base
 
 #: Time between looks for a node that listens.
 _CONNECT_WAIT_S = 0.02
+#: All that can be written in a container; private directories of instances are in it.
+_TMP = "/tmp"
 
 
 def run_contained(socket_path: str, patience_s: float) -> None:
@@ -32,7 +34,19 @@ def run_contained(socket_path: str, patience_s: float) -> None:
     while (control := _connect(socket_path, patience_s)) is not None:
         control.send(json.dumps({"op": "ready"}).encode())
         Zygote(control, start=start_from_base, makes_tmp=True, memory=memory).serve()
+        _clear(_TMP)
     os._exit(0)
+
+
+def _clear(folder: str) -> None:
+    """Nothing runs now: what is left belongs to functions that have ended."""
+    import shutil
+
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
 
 
 def _connect(socket_path: str, patience_s: float) -> socket.socket | None:

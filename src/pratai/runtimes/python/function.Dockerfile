@@ -7,6 +7,10 @@ RUN if [ -n "$APT" ]; then \
         set -e; \
         export DEBIAN_FRONTEND=noninteractive; \
         apt-get update -qq; \
+        for name in $APT; do \
+            apt-cache pkgnames "$name" | grep -qxF -e "$name" \
+                || { echo "E: there is no package $name"; exit 1; }; \
+        done; \
         apt-get install -y -qq --no-install-recommends $APT; \
         rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
     fi
