@@ -73,11 +73,11 @@ class Exports:
         found = self._machines.get(digest, "")
         if not found and self._machine_of is not None:
             found = await self._machine_of(digest)
-        found = found or machine_kind()
-        while len(self._machines) >= MACHINES_MAX:
-            del self._machines[next(iter(self._machines))]
-        self._machines[digest] = found
-        return found
+            if found:
+                while len(self._machines) >= MACHINES_MAX:
+                    del self._machines[next(iter(self._machines))]
+                self._machines[digest] = found
+        return found or machine_kind()
 
     async def damaged(self, export: Export) -> None:
         """A file was not what it should be: have it made or brought again at the next wish."""
