@@ -8,7 +8,7 @@ lost and nothing runs twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, cast
 
 import structlog
@@ -109,17 +109,20 @@ class CollectorService(Runner):
     def _record_outcome(self, effect: RecordOutcome) -> None:
         self._observe(effect)
         request_id = cast("Outcome", effect.outcome).request_id
-        self._begin(self._loop.create_task(self._settle(request_id, self._write_outcome(effect))))
+        self._begin_settling(request_id, self._write_outcome(effect))
 
-    async def _settle(self, request_id: str, work: Awaitable[None]) -> None:
+    def _begin_settling(self, request_id: str, work: Coroutine[None, None, None]) -> None:
         settling = self._settling
         settling[request_id] = settling.get(request_id, 0) + 1
-        try:
-            await work
-        finally:
+
+        def settled(_: asyncio.Task[None]) -> None:
             settling[request_id] -= 1
             if not settling[request_id]:
                 del settling[request_id]
+
+        task = self._loop.create_task(work)
+        task.add_done_callback(settled)
+        self._begin(task)
 
     async def _write_outcome(self, effect: RecordOutcome) -> None:
         outcome = cast("Outcome", effect.outcome)
@@ -160,8 +163,7 @@ class CollectorService(Runner):
             marks=_marks(outcome, "retried"),
         )
         count("attempts_retried")
-        work = self._settle(outcome.request_id, self._write_retry(record))
-        self._begin(self._loop.create_task(work))
+        self._begin_settling(outcome.request_id, self._write_retry(record))
 
     async def _write_retry(self, record: RetryRecord) -> None:
         await self._until_written(lambda: self._store.record_retry(record))

@@ -41,6 +41,7 @@ class SchedulerService(Runner):
         super().__init__(self.core, transport)
         self._config = config
         self._store = store
+        leases.recovering = True  # until `recover` has read the journal
         self._does[RecordLease] = self._record_lease
         self._does[Disconnect] = self._disconnect
         transport.bind("scheduler", self.receive)
@@ -50,17 +51,9 @@ class SchedulerService(Runner):
 
         `fresh`: request ids accepted by this process, which are on their way already; a page read
         a moment ago may show them as unfinished when they are not any more. More than
-        `backlog_total_max` are not loaded at once: the rest follows as room appears. In a cluster,
-        begin this before outcomes of nodes are taken in: those that come before their leases were
-        read are kept meanwhile.
+        `backlog_total_max` are not loaded at once: the rest follows as room appears. Outcomes of
+        nodes that come before their leases were read are kept until this is done.
         """
-        self.core.leases.recovering = True
-        try:
-            return await self._recover(fresh)
-        finally:
-            self.core.leases.recovering = False
-
-    async def _recover(self, fresh: Container[str]) -> int:
         loaded, after = 0, ""
         while True:
             page = await self._pending(after)
@@ -74,6 +67,7 @@ class SchedulerService(Runner):
                     self.receive(message)
                 loaded += 1
             if len(page) < RECOVERY_PAGE:
+                self.core.leases.recovering = False
                 return loaded
             after = page[-1].request_id
             while len(self.core.queues) >= self._config.backlog_total_max:
