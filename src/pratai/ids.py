@@ -6,6 +6,7 @@ stores hot, and they have the shape that AWS clients expect of a request id.
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import secrets
@@ -22,6 +23,12 @@ def request_id() -> RequestId:
     if not _pool:
         _fill_pool()
     return RequestId(f"{head[:8]}-{head[8:]}{_pool.pop()}")
+
+
+def before(at_ms: int) -> str:
+    """A request id that sorts before all that are made from this time on."""
+    head = f"{max(0, at_ms):012x}"
+    return f"{head[:8]}-{head[8:]}"
 
 
 #: Random ends of request ids, made ahead: one system call and one loop serve many ids.
@@ -51,3 +58,8 @@ def api_key() -> str:
 def chance() -> float:
     """A random number in 0..1, for choices such as an alias's weights; not for secrets."""
     return random.random()  # noqa: S311
+
+
+def signing_secret() -> str:
+    """A new secret for signing what is sent to others, as Standard Webhooks writes them."""
+    return f"whsec_{base64.b64encode(os.urandom(32)).decode()}"

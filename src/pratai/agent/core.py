@@ -112,7 +112,8 @@ class Agent:
         watched = self.watched.get(key)
         if watched is None:
             return
-        watched.saving = False
+        if seen.refused:
+            watched.saving = False
         watched.adopt(seen.state)
         if self._firing.get(key, watched.settled_ms + 1) <= watched.settled_ms:
             del self._firing[key]

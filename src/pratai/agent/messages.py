@@ -54,6 +54,8 @@ class StateSeen(Message, frozen=True, kw_only=True):
     """What the store says of a trigger's runs: another agent may have been faster."""
 
     state: TriggerState
+    #: It is why a `KeepState` was not done.
+    refused: bool = False
 
 
 class StateKept(Message, frozen=True, kw_only=True):

@@ -116,9 +116,9 @@ class Queue(Section, frozen=True, kw_only=True):
 class Scheduler(Section, frozen=True, kw_only=True):
     """Queues, fairness, leases."""
 
-    health_host: Annotated[
-        str, Meta(description="Address of /healthz, /readyz and /metrics.")
-    ] = "127.0.0.1"
+    health_host: Annotated[str, Meta(description="Address of /healthz, /readyz and /metrics.")] = (
+        "127.0.0.1"
+    )
     health_port: Annotated[
         int,
         Meta(ge=0, le=65_535, description="Their port; any free one if it is taken or 0."),
@@ -162,9 +162,9 @@ class Scheduler(Section, frozen=True, kw_only=True):
 class Node(Section, frozen=True, kw_only=True):
     """What this machine gives to functions."""
 
-    health_host: Annotated[
-        str, Meta(description="Address of /healthz, /readyz and /metrics.")
-    ] = "127.0.0.1"
+    health_host: Annotated[str, Meta(description="Address of /healthz, /readyz and /metrics.")] = (
+        "127.0.0.1"
+    )
     health_port: Annotated[
         int,
         Meta(ge=0, le=65_535, description="Their port; any free one if it is taken or 0."),
@@ -304,9 +304,9 @@ class Store(Section, frozen=True, kw_only=True):
 class Agent(Section, frozen=True, kw_only=True):
     """What turns outside happenings into events."""
 
-    health_host: Annotated[
-        str, Meta(description="Address of /healthz, /readyz and /metrics.")
-    ] = "127.0.0.1"
+    health_host: Annotated[str, Meta(description="Address of /healthz, /readyz and /metrics.")] = (
+        "127.0.0.1"
+    )
     health_port: Annotated[
         int,
         Meta(ge=0, le=65_535, description="Their port; any free one if it is taken or 0."),

@@ -194,7 +194,8 @@ class SimAgent:
         elif isinstance(effect, Fire):
             self._later(lambda: self._offer(effect))
         elif isinstance(effect, KeepState):
-            self._later(lambda: self._keep(effect.state))
+            revision = self._revisions.get(key_of(effect.state), 0)
+            self._later(lambda: self._keep(effect.state, revision))
 
     def _wake(self, delay_ms: int) -> None:
         """One timer, moved forward by earlier wishes, as a service's runner has it."""
@@ -254,9 +255,11 @@ class SimAgent:
             self._seen(fire.key, revision, trigger)
             self._receive(postponed)
             return
+        known = self._revisions.get(fire.key, 0)
         state = self._state(trigger)
-        if state.cursor_ms >= fire.due_ms:
+        if self._revisions[fire.key] != known:
             self._receive(StateSeen(state=state))
+        if state.cursor_ms >= fire.due_ms:
             return
         self._later(lambda: self._emit(fire))
 
@@ -271,16 +274,16 @@ class SimAgent:
             answer = RunAccepted(key=fire.key, due_ms=fire.due_ms, request_id=request_id)
         self._later(lambda: self._receive(answer))
 
-    def _keep(self, state: TriggerState) -> None:
+    def _keep(self, state: TriggerState, known: int) -> None:
         world, key = self._world, key_of(state)
         if key not in self._known:
             return
         if not world.store_up:
-            self._later(lambda: self._keep(state), STORE_RETRY_MS)
+            self._later(lambda: self._keep(state, known), STORE_RETRY_MS)
             return
-        revision = world.put_state(state, self._revisions.get(key, 0))
+        revision = world.put_state(state, known)
         if revision is None:
-            self._receive(StateSeen(state=self._state(state)))
+            self._receive(StateSeen(state=self._state(state), refused=True))
         else:
-            self._revisions[key] = revision
+            self._revisions[key] = max(revision, self._revisions[key])
             self._receive(StateKept(state=replace(state)))

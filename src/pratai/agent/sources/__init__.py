@@ -1,0 +1,1 @@
+"""Happenings that the agent looks for itself, other than time: one file each."""
