@@ -1,4 +1,4 @@
-"""A small ASGI server in the place of a gateway: says what reached it, and stops as one does.
+"""A small ASGI application in the place of a gateway, served and stopped as gateways are.
 
     python upstream.py PORT JOURNAL
 
@@ -12,17 +12,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvicorn
+from pratai.up.serving import listening, live
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-#: What an idle connection is waited for by a server that stops; nginx closes them after 2 s.
-LINGER_S = 5.0
+#: How long open connections are served by a server that stops; nginx closes idle ones after 2 s.
+LEAVE_MS = 5_000
 
 
 class Upstream:
@@ -31,7 +30,6 @@ class Upstream:
     def __init__(self, port: int, journal: int) -> None:
         self.port = port
         self.journal = journal
-        self.stopping = False
         #: Bytes of a body that have come so far, by request.
         self.received: dict[str, int] = {}
         self.released = asyncio.Event()
@@ -83,47 +81,37 @@ class Upstream:
         headers = [(b"content-type", kind)]
         if unbuffered:
             headers.append((b"x-accel-buffering", b"no"))
-        if self.stopping:
-            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def _note(self, line: str) -> None:
         os.write(self.journal, f"{line}\n".encode())
 
 
-class Server(uvicorn.Server):
-    """uvicorn that stops without a failed request."""
+class Process:
+    """What `live` runs."""
 
-    def install_signal_handlers(self) -> None:
-        """Signals are `serve_until_told`'s."""
+    def __init__(self, port: int, journal: int) -> None:
+        self.upstream = Upstream(port, journal)
+
+    async def start(self, url: str) -> Upstream:
+        return self.upstream
+
+    async def serving(self) -> None:
+        pass
+
+    async def drain(self, stop_now: asyncio.Event) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
 
 
-async def serve_until_told(port: int, journal: int) -> None:
-    upstream = Upstream(port, journal)
-    server = Server(
-        uvicorn.Config(
-            upstream,  # type: ignore[arg-type]
-            host="127.0.0.1",
-            port=port,
-            lifespan="off",
-            log_level="warning",
-            timeout_keep_alive=75,
-        )
-    )
-    told = asyncio.Event()
-    serving = asyncio.ensure_future(server._serve())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-    await asyncio.wait({serving, asyncio.ensure_future(told.wait())}, return_when="FIRST_COMPLETED")
-    upstream.stopping = True
-    for listener in server.servers:
-        listener.close()
-    limit = asyncio.get_running_loop().time() + LINGER_S
-    while server.server_state.connections and asyncio.get_running_loop().time() < limit:
-        await asyncio.sleep(0.02)
-    server.should_exit = True
-    await serving
+def main() -> None:
+    port = int(sys.argv[1])
+    journal = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    with listening("127.0.0.1", port) as listener:
+        asyncio.run(live(lambda: Process(port, journal), listener, leave_ms=LEAVE_MS))
 
 
 if __name__ == "__main__":
-    descriptor = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    asyncio.run(serve_until_told(int(sys.argv[1]), descriptor))
+    main()
