@@ -1,4 +1,4 @@
-"""`pratai keys create|list|delete`: who may call."""
+"""`pratai keys create|list|delete`: who may call; `pratai keys cluster`: who may join."""
 
 from __future__ import annotations
 
@@ -36,6 +36,31 @@ def create(session: Session, *, label: str, admin: bool) -> None:
         f"Key {made.key_id} of namespace {made.namespace}; it is not shown again:", "dim"
     )
     session.output.say(made.key)
+
+
+@keys.command(example="pratai keys cluster --file /etc/pratai/cluster.key")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(dir_okay=False),
+    default="/etc/pratai/cluster.key",
+    show_default=True,
+    help="Where to write it; it must not be there yet.",
+)
+@click.pass_obj
+def cluster(session: Session, *, path: str) -> None:
+    """Make the key that all processes of a cluster share. Talks to no server.
+
+    Copy the file to every machine of the cluster, for the user that runs Pratai alone, and set
+    [queue] key_file to it.
+    """
+    from pratai.config.cluster_key import write_cluster_key
+
+    write_cluster_key(path)
+    if session.output.as_json:
+        session.output.write_json({"file": path})
+        return
+    session.output.say(path)
 
 
 @keys.command("list", example="pratai keys list")

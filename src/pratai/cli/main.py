@@ -32,6 +32,9 @@ _COMMANDS = {
     "why": "pratai.cli.why:why",
     "replay": "pratai.cli.replay:replay",
     "dead-letters": "pratai.cli.dead_letters:dead_letters",
+    "gateway": "pratai.cli.process:gateway",
+    "scheduler": "pratai.cli.process:scheduler",
+    "agent": "pratai.cli.process:agent",
     "nodes": "pratai.cli.node:nodes",
     "node": "pratai.cli.node:node",
     "keys": "pratai.cli.key:keys",
@@ -47,7 +50,8 @@ SECTIONS = [
         "What happened",
         ["logs", "invocations", "invocation", "why", "replay", "dead-letters"],
     ),
-    ("Operate", ["nodes", "node", "keys", "config", "doctor", "completion"]),
+    ("Processes of a cluster", ["gateway", "scheduler", "agent", "node"]),
+    ("Operate", ["nodes", "keys", "config", "doctor", "completion"]),
 ]
 _EXAMPLE = """
 pratai up                          # the whole platform on this machine

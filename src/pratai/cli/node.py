@@ -1,4 +1,4 @@
-"""`pratai nodes`, `pratai node show|drain|undrain` and `pratai runtimes`."""
+"""`pratai nodes`, `pratai node [show|drain|undrain]` and `pratai runtimes`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import msgspec
 
 from pratai.cli.client import decode, route
 from pratai.cli.command import Command, Group
+from pratai.cli.config import source_options
 from pratai.cli.output import Moment, when
+from pratai.cli.process import data_dir_option, ready_file_option, run
 from pratai.cli.session import Session
 from pratai.errors import NotFound
 from pratai.model.api import NodeList, NodeView, RuntimeList
@@ -47,9 +49,27 @@ def nodes(session: Session) -> None:
     session.output.table(columns, rows, empty="No node has joined.")
 
 
-@click.group(cls=Group, example="pratai node drain node-3f9c2a1b")
-def node() -> None:
-    """Look at one node; take it out of service and back."""
+@click.group(
+    cls=Group,
+    example="pratai node --set queue.host=10.0.0.5\npratai node drain node-3f9c2a1b",
+    invoke_without_command=True,
+)
+@data_dir_option
+@ready_file_option
+@source_options
+@click.pass_context
+def node(
+    context: click.Context,
+    *,
+    data_dir: str | None,
+    ready_file: str | None,
+    files: tuple[str, ...],
+    settings: tuple[tuple[str, str], ...],
+) -> int | None:
+    """Run this machine as a node of a cluster; or look at one, take it out of service and back."""
+    if context.invoked_subcommand is not None:
+        return None
+    return run("node", data_dir=data_dir, ready_file=ready_file, files=files, settings=settings)
 
 
 @node.command(example="pratai node show node-3f9c2a1b")

@@ -9,7 +9,9 @@ nothing about the key, since a caller cannot steer a digest towards a stored one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import hmac
 import os
 from collections.abc import Awaitable, Callable
 
@@ -34,6 +36,7 @@ SHARED_AGE_MAX_MS = 5_000
 KEYS_MAX = 1_000
 
 _KIND = "key"
+_ADMIN_LABEL = b"pratai admin key v1"
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,13 +167,11 @@ class KeyRing:
     ) -> tuple[str, Key]:
         """Make a key. The key itself is told this once and kept nowhere."""
         secret = ids.api_key()
-        key = Key(
-            digest=hashlib.sha256(secret.encode()).hexdigest(),
-            namespace=namespace,
-            admin=admin,
-            label=label,
-            created_at_ms=now_ms(),
-        )
+        key = _key_of(secret, namespace, label, admin=admin)
+        await self._keep(key)
+        return secret, key
+
+    async def _keep(self, key: Key) -> None:
         await self._store.put(
             Document(
                 kind=_KIND,
@@ -179,7 +180,6 @@ class KeyRing:
                 body=msgspec.json.encode(key),
             )
         )
-        return secret, key
 
     async def keys(self, *, after: str = "", limit: int = KEYS_MAX) -> list[Key]:
         """Keys in order of their ids."""
@@ -216,8 +216,17 @@ class KeyRing:
         """A key (hex digest) was revoked, here or through another gateway."""
         self._known.pop(bytes.fromhex(digest), None)
 
-    async def ensure_admin_key(self, path: str) -> str:
-        """The admin key kept in the file at `path`; made, stored and written there when needed."""
+    async def ensure_admin_key(self, path: str, cluster_key: bytes = b"") -> str:
+        """The admin key kept in the file at `path`; made, stored and written there when needed.
+
+        With a cluster key it is made from that, so that every gateway has the same.
+        """
+        if cluster_key:
+            secret = f"pratai_{hmac.new(cluster_key, _ADMIN_LABEL, hashlib.sha256).hexdigest()}"
+            with contextlib.suppress(Conflict):  # another gateway was first
+                await self._keep(_key_of(secret, DEFAULT_NAMESPACE, "cluster admin key", admin=True))
+            await asyncio.to_thread(_write_key, path, secret)
+            return secret
         secret = await asyncio.to_thread(_read_key, path)
         if secret:
             digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -236,6 +245,16 @@ class KeyRing:
             if len(keys) < KEYS_MAX:
                 return False
             after = keys[-1].digest
+
+
+def _key_of(secret: str, namespace: str, label: str, *, admin: bool) -> Key:
+    return Key(
+        digest=hashlib.sha256(secret.encode()).hexdigest(),
+        namespace=namespace,
+        admin=admin,
+        label=label,
+        created_at_ms=now_ms(),
+    )
 
 
 def _read_key(path: str) -> str:

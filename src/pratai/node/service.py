@@ -107,9 +107,13 @@ class NodeService(Runner):
         self.flush_logs()
         self._transport.send("collector", Leave(node_id=self.node_id))
 
+    def beat(self) -> None:
+        """Say now how this node is."""
+        self._transport.send("collector", self.core.heartbeat())
+
     def _heartbeat(self) -> None:
         self._measure()
-        self._transport.send("collector", self.core.heartbeat())
+        self.beat()
         self._beat = self._loop.call_later(self._config.heartbeat_ms / 1_000, self._heartbeat)
 
     def _measure(self) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 import msgspec
 import structlog
 
+from pratai.agent.deliveries import put_delivery
 from pratai.clock import now_ms
 from pratai.config.schema import Config
 from pratai.core.effects import Deliver, RecordOutcome
@@ -62,8 +63,6 @@ class Outcomes:
         destination = config.on_success if outcome.outcome == "succeeded" else config.on_failure
         if not destination:
             return
-        from pratai.agent.deliveries import put_delivery
-
         body = await self._event(effect, outcome)
         if destination.startswith(_FUNCTION) and await self._run(effect, destination, body):
             return

@@ -7,22 +7,20 @@ No decision about an invocation is made here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 
 import structlog
 import uvloop
 
 from pratai import log
+from pratai.agent.service import AgentService
 from pratai.clock import now_ms
 from pratai.collector.service import CollectorService
 from pratai.config.schema import Config
 from pratai.core.leases import Leases
 from pratai.driver.base import Driver, InstanceSpec
 from pratai.driver.registry import create_driver
-from pratai.errors import CallerError, NotFound
+from pratai.errors import NotFound
 from pratai.gateway.app import App
 from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
@@ -40,6 +38,8 @@ from pratai.store.sqlite import SqliteStore
 from pratai.transport.base import Transport
 from pratai.transport.memory import MemoryTransport
 from pratai.up.api import ApiHooks, store_gauges, store_trouble
+from pratai.up.datadir import check_data_dir, locked
+from pratai.up.emitting import emitter
 from pratai.up.machine import capacity_of, kept_id
 from pratai.up.options import UpOptions
 from pratai.up.outcomes import Outcomes
@@ -127,6 +127,13 @@ class Platform:
             transport=self.transport,
             fetch=self.fetch,
         )
+        self.agent = AgentService(
+            config.agent,
+            "agent:local",
+            store=self.store,
+            emit=emitter(self.catalog, self.gateway.acceptor),
+            transport=self.transport,
+        )
         await self.driver.open(self.node)
         await self.driver.recover()
         self.fingerprint = await self.driver.fingerprint()
@@ -138,7 +145,7 @@ class Platform:
             self.key = await self.keys.ensure_admin_key(
                 os.path.join(self.options.data_dir, "admin-key")
             )
-        self.upkeep = Upkeep(self)
+        self.upkeep = Upkeep(self, self.packages)
         self.upkeep.start()
         return App(
             config,
@@ -161,6 +168,7 @@ class Platform:
         if count:
             _log.info("recovered", events=count)
         await self.collector.recover()
+        self.agent.start()
         await self.hooks.provision_all()
 
     @property
@@ -242,6 +250,7 @@ class Platform:
             "leases_open": ("Attempts on nodes.", len(self.leases)),
             "instances": ("Instances on this node.", len(node.pool.instances)),
             "dispatches_held": ("Dispatches on this node.", len(node.held)),
+            **self.agent.gauges(),
             **store_gauges(self.store),
         }
 
@@ -263,6 +272,7 @@ class Platform:
     async def stop(self) -> None:
         """Stop everything, latest started first."""
         self._resuming.cancel()
+        await self.agent.stop()
         await self.upkeep.stop()
         self.node.flush_logs()
         await self.collector.settle()
@@ -284,9 +294,9 @@ def run_platform(options: UpOptions) -> None:
 
     """
     log.configure(options.config.log.level, options.config.log.format)
-    _check_data_dir(options.data_dir)
+    check_data_dir(options.data_dir)
     gateway = options.config.gateway
-    with _locked(options.data_dir), listening(gateway.host, gateway.port) as listener:
+    with locked(options.data_dir), listening(gateway.host, gateway.port) as listener:
         uvloop.run(live(lambda: Platform(options), listener, http=DirectProtocol))
 
 
@@ -295,44 +305,6 @@ def _announce(running: Platform) -> None:
     from pratai.up.announce import announce
 
     announce(running.options, url=running.url, key=running.key)
-
-
-def _check_data_dir(data_dir: str) -> None:
-    """Make the data dir if need be; it must be one that can be written."""
-    try:
-        os.makedirs(data_dir, mode=0o755, exist_ok=True)
-        with open(os.path.join(data_dir, "pratai.lock"), "a", encoding="ascii"):
-            return
-    except OSError as error:
-        raise CallerError(
-            f"{data_dir} cannot be used as the data dir: {error.strerror}",
-            code="data_dir_unusable",
-            field="--data-dir",
-            value=data_dir,
-            next_step="Name a directory that can be written with --data-dir.",
-        ) from None
-
-
-@contextlib.contextmanager
-def _locked(data_dir: str) -> Iterator[None]:
-    path = os.path.join(data_dir, "pratai.lock")
-    with open(path, "a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read(32).strip() or "unknown"
-            raise CallerError(
-                f"{data_dir} is in use by another platform (process {owner})",
-                code="data_dir_in_use",
-                field="--data-dir",
-                value=data_dir,
-                next_step="Stop that one, or name another directory with --data-dir.",
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 def _create_store(options: UpOptions) -> Store:

@@ -26,20 +26,23 @@ PACKAGES_EVERY = 10
 
 
 class Parts(Protocol):
-    """What upkeep needs of a platform."""
+    """What upkeep needs of a process."""
 
     config: Config
     store: Store
     catalog: Catalog
-    packages: Packages
     canonical: CanonicalLog
 
 
 class Upkeep:
-    """Runs the periodic work of one process."""
+    """Runs the periodic work of one process. `sweeps`: whether the store is this one's to sweep.
+    `packages`: those that it keeps on disk, if any.
+    """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, packages: Packages | None, *, sweeps: bool = True) -> None:
         self._parts = parts
+        self._packages = packages
+        self._sweeps = sweeps
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -72,17 +75,18 @@ class Upkeep:
             await asyncio.sleep(store_config.sweep_ms / 1_000)
             rounds += 1
             try:
-                swept = await self._parts.store.sweep(now_ms(), retention)
-                count("invocations_swept", swept.invocations)
-                count("log_records_swept", swept.logs)
-                await self._parts.catalog.sweep(DELETED_AGE_MAX_MS)
-                if rounds % PACKAGES_EVERY == 0:
-                    await self._clean_packages()
+                if self._sweeps:
+                    swept = await self._parts.store.sweep(now_ms(), retention)
+                    count("invocations_swept", swept.invocations)
+                    count("log_records_swept", swept.logs)
+                    await self._parts.catalog.sweep(DELETED_AGE_MAX_MS)
+                if self._packages is not None and rounds % PACKAGES_EVERY == 0:
+                    await self._clean(self._packages)
             except PrataiError as error:
                 _log.warning("sweep_failed", error=error.detail)
 
-    async def _clean_packages(self) -> None:
+    async def _clean(self, packages: Packages) -> None:
         versions = await self._parts.catalog.all_versions_in_use()
-        await self._parts.packages.remove_unused(
+        await packages.remove_unused(
             {digest for version in versions for digest in (version.digest, version.layer)}
         )
