@@ -6,23 +6,64 @@ else asks through `Connection.ask`, so that no error of the library goes further
 
 from __future__ import annotations
 
+import asyncio
+import io
 from collections.abc import Awaitable
 from typing import Any
 
-from elastic_transport import ApiResponse, ConnectionTimeout
+from elastic_transport import (
+    AiohttpHttpNode,
+    ApiResponse,
+    ConnectionTimeout,
+    HttpHeaders,
+)
 from elastic_transport import TransportError as LostRequest
+from elastic_transport.client_utils import DEFAULT, DefaultType
 from elasticsearch import ApiError, AsyncElasticsearch
 
 from pratai.config import schema
-from pratai.errors import ConfigError
+from pratai.errors import ConfigError, StoreUnavailable
 from pratai.store.elasticsearch.refusals import Unreached, refusal
 
 #: A node that did not answer is tried again after 1 s, at the latest after this.
 DEAD_NODE_S_MAX = 5
 #: Requests to one node at one time; more wait for a connection.
 CONNECTIONS_EACH = 16
+#: Bodies above this are sent piece by piece.
+LARGE_BYTES = 512 * 1024
+#: A search that meets a part of an index which is just being moved or made is made again.
+SEARCH_TRIES = 3
+SEARCH_PAUSE_S = 0.2
 #: What a node answers that is not (or no longer) the right one to ask; another is asked at once.
 OTHER_NODE_STATUSES = (502, 504)
+
+
+class _Body(io.BytesIO):
+    """A large body."""
+
+    def decode(self, *arguments: str) -> str:
+        """As text, for the library's own log of requests."""
+        return self.getvalue().decode(*arguments)
+
+
+class _Node(AiohttpHttpNode):
+    """Sends large bodies piece by piece, so that the event loop is not held up by one of them."""
+
+    async def perform_request(  # type: ignore[override]  # asynchronous as its parent is
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: HttpHeaders | None = None,
+        request_timeout: DefaultType | float | None = DEFAULT,
+    ) -> Any:
+        """One request to one node."""
+        given: Any = body
+        if body is not None and len(body) > LARGE_BYTES:
+            given = _Body(body)
+        return await super().perform_request(
+            method, target, body=given, headers=headers, request_timeout=request_timeout
+        )
 
 
 class Connection:
@@ -38,6 +79,20 @@ class Connection:
     async def close(self) -> None:
         """Let all connections go."""
         await self.es.close()
+
+    async def search(self, **arguments: Any) -> dict[str, Any]:
+        """A search over all parts of the indices, or none."""
+        tries = 0
+        while True:
+            try:
+                return await self.ask(
+                    self.es.search(**arguments, allow_partial_search_results=False)
+                )
+            except StoreUnavailable as error:
+                tries += 1
+                if tries >= SEARCH_TRIES or isinstance(error, Unreached):
+                    raise
+            await asyncio.sleep(SEARCH_PAUSE_S)
 
     async def ask(
         self, call: Awaitable[ApiResponse[Any]], *, allowed: tuple[int, ...] = ()
@@ -90,6 +145,7 @@ def _options(config: schema.Elasticsearch) -> dict[str, Any]:
             value=config.urls,
         )
     options: dict[str, Any] = {
+        "node_class": _Node,
         "hosts": [_with_port(url) for url in urls],
         "request_timeout": config.request_timeout_ms / 1000,
         "max_retries": max(2, len(urls)),

@@ -100,17 +100,14 @@ class Documents:
         found: list[Document] = []
         while len(found) < limit:
             count = min(PAGE, limit - len(found))
-            body = await self._connection.ask(
-                self._connection.es.search(
-                    index=self._index,
-                    query={"bool": {"filter": filters}},
-                    sort=[{"namespace": "asc"}, {"id": "asc"}],
-                    search_after=above,
-                    size=count,
-                    seq_no_primary_term=True,
-                    track_total_hits=False,
-                    allow_partial_search_results=False,
-                )
+            body = await self._connection.search(
+                index=self._index,
+                query={"bool": {"filter": filters}},
+                sort=[{"namespace": "asc"}, {"id": "asc"}],
+                search_after=above,
+                size=count,
+                seq_no_primary_term=True,
+                track_total_hits=False,
             )
             hits = body["hits"]["hits"]
             found += [_document_of(hit) for hit in hits]

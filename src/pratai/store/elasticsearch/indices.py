@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pratai import clock
 from pratai.config import schema
-from pratai.errors import PlatformError
+from pratai.errors import PlatformError, StoreUnavailable
 from pratai.store.elasticsearch.names import Names, beginning_of, index_at, index_name
 from pratai.store.elasticsearch.refusals import no_index
 
@@ -56,7 +56,25 @@ class Indices:
         firsts = [index_name(series, 0) for series in self.names.series]
         for index in (self.names.documents, self.names.keys, *firsts):
             await self._make_if_missing(index)
+        await self._wait_until_there()
         await self.read()
+
+    async def _wait_until_there(self) -> None:
+        """Another process may have made them this moment."""
+        health = await self._connection.ask(
+            self._connection.es.cluster.health(
+                index=[f"{name}*" for name in self.names.all],
+                wait_for_status="yellow",
+                timeout=self._connection.server_timeout,
+            ),
+            allowed=(408,),
+        )
+        if health["timed_out"]:
+            raise StoreUnavailable(
+                f"{health['unassigned_shards']} parts of indices are not available.",
+                next_step="Look at `GET _cluster/allocation/explain`.",
+                retry_after_s=5,
+            )
 
     async def _make_if_missing(self, index: str) -> None:
         there = await self._connection.ask(

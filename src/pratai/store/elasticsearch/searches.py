@@ -130,19 +130,16 @@ class Searches:
         found: list[dict[str, Any]] = []
         while len(found) < limit:
             count = min(PAGE, limit - len(found))
-            body = await self._connection.ask(
-                self._connection.es.search(
-                    index=alias,
-                    query={"bool": {"filter": filters}},
-                    sort=[sort],
-                    search_after=None if after is None else [after],
-                    size=count,
-                    source_excludes=["event", "result", *_OUR_FIELDS],
-                    track_total_hits=False,
-                    allow_partial_search_results=False,
-                    # The same copy for the same namespace: pages do not differ by a refresh.
-                    preference=f"of-{namespace}" if namespace else None,
-                )
+            body = await self._connection.search(
+                index=alias,
+                query={"bool": {"filter": filters}},
+                sort=[sort],
+                search_after=None if after is None else [after],
+                size=count,
+                source_excludes=["event", "result", *_OUR_FIELDS],
+                track_total_hits=False,
+                # The same copy for the same namespace: pages do not differ by a refresh.
+                preference=f"of-{namespace}" if namespace else None,
             )
             hits = body["hits"]["hits"]
             found += hits

@@ -74,15 +74,12 @@ class Upkeep:
 
     async def _sum(self, index: str, query: dict[str, Any]) -> tuple[int, int]:
         """How many documents and how many bytes."""
-        body = await self._connection.ask(
-            self._connection.es.search(
-                index=index,
-                size=0,
-                query=query,
-                aggs={"bytes": {"sum": {"field": "bytes"}}},
-                track_total_hits=True,
-                allow_partial_search_results=False,
-            )
+        body = await self._connection.search(
+            index=index,
+            size=0,
+            query=query,
+            aggs={"bytes": {"sum": {"field": "bytes"}}},
+            track_total_hits=True,
         )
         return int(body["hits"]["total"]["value"]), int(body["aggregations"]["bytes"]["value"])
 
@@ -297,16 +294,13 @@ class Upkeep:
         return Swept(invocations=invocations, logs=logs)
 
     async def _oldest(self, alias: str, query: dict[str, Any], field: str) -> list[dict[str, Any]]:
-        body = await self._connection.ask(
-            self._connection.es.search(
-                index=alias,
-                query=query,
-                sort=[{field: "asc"}],
-                size=STEP,
-                source_includes=["bytes", "request_id", "key_id"],
-                track_total_hits=False,
-                allow_partial_search_results=False,
-            )
+        body = await self._connection.search(
+            index=alias,
+            query=query,
+            sort=[{field: "asc"}],
+            size=STEP,
+            source_includes=["bytes", "request_id", "key_id"],
+            track_total_hits=False,
         )
         hits: list[dict[str, Any]] = body["hits"]["hits"]
         return hits
@@ -346,14 +340,11 @@ class Upkeep:
 
     async def _ownerless_keys(self) -> int:
         before_ms = clock.now_ms() - CLAIM_AGE_MAX_MS
-        body = await self._connection.ask(
-            self._connection.es.search(
-                index=self._names.keys,
-                query={"range": {"claimed_at_ms": {"lt": before_ms}}},
-                sort=[{"claimed_at_ms": "desc"}],
-                size=CHECKED_KEYS_MAX,
-                allow_partial_search_results=False,
-            )
+        body = await self._connection.search(
+            index=self._names.keys,
+            query={"range": {"claimed_at_ms": {"lt": before_ms}}},
+            sort=[{"claimed_at_ms": "desc"}],
+            size=CHECKED_KEYS_MAX,
         )
         keys = [hit["_source"] for hit in body["hits"]["hits"]]
         if not keys:

@@ -288,7 +288,9 @@ class Writer:
 
 def _closed() -> StoreUnavailable:
     return StoreUnavailable(
-        "The store was closed meanwhile.", next_step="Start the platform again.", retry_after_s=1
+        "The write was given up: the store was closed or failed meanwhile.",
+        next_step="Send again.",
+        retry_after_s=1,
     )
 
 
