@@ -142,7 +142,8 @@ def asked_wait_ms(retry_after: str, now_ms: int) -> int:
 
 def _reason(error: Exception) -> str:
     """The cause of an error, without the names of classes and objects."""
-    if isinstance(error, urllib3.exceptions.TimeoutError):
+    refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # a kind of timeout, there
+    if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
         return "it took too long"
     reason: BaseException = error
     while reason.__cause__ is not None or isinstance(reason.__context__, OSError):

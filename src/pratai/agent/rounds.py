@@ -46,7 +46,7 @@ class Rounds:
         while True:
             self._hurried.clear()
             began_us = monotonic_us()
-            self.succeeded = await self._round()
+            await self.round()
             took_us = monotonic_us() - began_us
             pause_s = max(self._every_us, REST * took_us) / 1e6
             try:
@@ -54,15 +54,17 @@ class Rounds:
             except TimeoutError:
                 continue
 
-    async def _round(self) -> bool:
+    async def round(self) -> None:
+        """One round, now."""
+        succeeded = False
         try:
             await self._work()
         except PrataiError as error:
             count("agent_rounds_failed")
             _log.warning("agent_round_failed", round=self._name, error=error.detail)
-            return False
         except Exception:  # noqa: BLE001  the boundary of one round: the next one is tried
             count("agent_failures")
             _log.exception("agent_round_failed", round=self._name)
-            return False
-        return True
+        else:
+            succeeded = True
+        self.succeeded = succeeded
