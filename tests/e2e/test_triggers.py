@@ -1,6 +1,6 @@
 """Triggers and CloudEvents on a live platform: from the request to the function's run, once.
 
-When timers are due and files are noticed is the agent's affair; here is how they are told.
+How exactly timers keep their times is tested with the agent, on a clock of the test's.
 """
 
 from __future__ import annotations
@@ -210,6 +210,32 @@ def test_a_timer_tells_when_it_is_due_and_can_be_run_by_hand(served: PlatformPro
     assert (ran["result"], ran["trigger"]) == ({"deep": [1, None, "ä"]}, "timer:nightly")
     paused = served.request("POST", "/v1/triggers/nightly/pause").json()
     assert paused["state"]["next_run_at_ms"] == 0
+
+
+def test_a_timer_runs_until_it_is_paused_and_goes_on_when_it_is_resumed(
+    served: PlatformProcess,
+) -> None:
+    def runs(least: int) -> Any:
+        limit = time.monotonic() + 15
+        while True:
+            told = served.request("GET", "/v1/triggers/beat").json()["state"]
+            if told["runs"] >= least:
+                return told
+            assert time.monotonic() < limit, told
+            time.sleep(0.05)
+
+    put(served, "beat", {"function": "back", "timer": {"every_ms": 200, "missed": "skip"}})
+    state = runs(3)
+    ran = served.wait_done(state["last_request_id"])
+    assert (ran["trigger"], ran["result"]["trigger"]) == ("timer:beat", "beat")
+    served.request("POST", "/v1/triggers/beat/pause")
+    time.sleep(1.5)
+    paused = runs(0)
+    time.sleep(1.0)
+    assert runs(0)["runs"] == paused["runs"]
+    served.request("POST", "/v1/triggers/beat/resume")
+    assert runs(paused["runs"] + 3)["failures"] == 0
+    assert served.request("DELETE", "/v1/triggers/beat").status == 204
 
 
 def test_a_function_leaves_no_trigger_that_points_nowhere(served: PlatformProcess) -> None:
