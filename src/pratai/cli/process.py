@@ -45,7 +45,7 @@ def run(
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False),
-    envvar="PRATAIdata_dir_option",
+    envvar="PRATAI_DATA_DIR",
     help="Where it keeps its id and files. [$XDG_STATE_HOME/pratai/PROCESS]",
 )
 ready_file_option = click.option(

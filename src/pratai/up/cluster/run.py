@@ -40,8 +40,15 @@ def run_process(options: ProcessOptions) -> None:
         host, port, or_any = section.health_host, section.health_port, True
     with locked(options.data_dir), listening(host, port, or_any=or_any) as listener:
         url = url_of(listener)
-        http = DirectProtocol if options.kind == "gateway" else "httptools"
-        uvloop.run(live(lambda: _Announced(_make(options), options, url), listener, http=http))
+        is_gateway = options.kind == "gateway"
+        uvloop.run(
+            live(
+                lambda: _Announced(_make(options), options, url),
+                listener,
+                http=DirectProtocol if is_gateway else "httptools",
+                leave_ms=config.gateway.leave_ms if is_gateway else 0,
+            )
+        )
 
 
 def _make(options: ProcessOptions) -> Lived:
