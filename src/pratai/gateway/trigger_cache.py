@@ -12,7 +12,7 @@ import msgspec
 
 from pratai.clock import now_ms
 from pratai.model.cloud_event import CloudEvent
-from pratai.model.event_filter import EventIndex
+from pratai.model.event_filter import EventIndex, Matcher
 from pratai.model.trigger import TRIGGER, Trigger
 from pratai.store.base import Document, Store
 
@@ -33,6 +33,8 @@ class _Known(msgspec.Struct, frozen=True):
 
     revision: int
     trigger: Trigger | None
+    #: Of an enabled event trigger: its filter, compiled once.
+    matcher: Matcher | None = None
 
 
 class _Own(msgspec.Struct, frozen=True):
@@ -71,7 +73,9 @@ class _Namespace:
         """Enabled event triggers that an event matches, paused ones among them."""
         if self.index is None:
             self.index = EventIndex(
-                (one, one.event) for one in self.triggers() if one.enabled and one.event is not None
+                (one.trigger, one.matcher)
+                for one in self.known.values()
+                if one.trigger is not None and one.matcher is not None
             )
         return self.index.matching(event)
 
@@ -104,7 +108,7 @@ class TriggerCache:
 
     def changed(self, namespace: str, name: str, revision: int, trigger: Trigger | None) -> None:
         """This gateway wrote a trigger, or (None) deleted the one of that revision."""
-        known = _Known(revision, trigger)
+        known = _known(revision, trigger)
         self._own.pop((namespace, name), None)
         while len(self._own) >= OWN_MAX:
             del self._own[next(iter(self._own))]
@@ -168,4 +172,10 @@ def _same_or_decoded(before: _Namespace | None, document: Document) -> _Known:
     known = before.known.get(document.id) if before is not None else None
     if known is not None and known.revision == document.revision:
         return known
-    return _Known(document.revision, decode_trigger(document.body))
+    return _known(document.revision, decode_trigger(document.body))
+
+
+def _known(revision: int, trigger: Trigger | None) -> _Known:
+    if trigger is None or trigger.event is None or not trigger.enabled:
+        return _Known(revision, trigger)
+    return _Known(revision, trigger, Matcher(trigger.event))

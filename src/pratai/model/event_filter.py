@@ -1,12 +1,12 @@
 """Which event triggers a CloudEvent matches. Pure; whether a filter is right is checked elsewhere.
 
-Filters are compiled once (`Matcher`) and found by an attribute that they want exactly
-(`EventIndex`), so that an event is compared with few of thousands of triggers.
+Filters are compiled once (`Matcher`) and found by what they want an attribute to be, to begin or to
+end with (`EventIndex`), so that an event is compared with few of thousands of triggers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -15,6 +15,9 @@ from pratai.model.cloud_event import CloudEvent
 from pratai.model.trigger import EventFilter
 
 K = TypeVar("K")
+#: (attribute, kind of pattern, its text).
+Key = tuple[str, str, str]
+_Entry = tuple[int, K, "Matcher"]
 
 #: Attributes by which filters are found, the most telling first.
 _INDEXED = ("type", "source", "subject")
@@ -29,15 +32,14 @@ class Pattern(msgspec.Struct, frozen=True):
 
     def matches(self, value: str) -> bool:
         """Whether a value is like this. Upper and lower case differ."""
-        match self.kind:
-            case "exact":
-                return value == self.text
-            case "prefix":
-                return value.startswith(self.text)
-            case "suffix":
-                return value.endswith(self.text)
-            case "part":
-                return self.text in value
+        kind = self.kind
+        if kind == "exact":
+            return value == self.text
+        if kind == "prefix":
+            return value.startswith(self.text)
+        if kind == "suffix":
+            return value.endswith(self.text)
+        return self.text in value
 
 
 def parse_pattern(text: str) -> Pattern | None:
@@ -74,13 +76,15 @@ class Matcher:
             for path, allowed in wanted.data.items()
         ]
 
-    def index_keys(self) -> list[tuple[str, str]]:
-        """(attribute, text) under which it is found; none when it must be compared always."""
-        exact = dict(self.attributes)
+    def index_keys(self) -> list[Key]:
+        """Under what it is found: an event that has none of these cannot match it. Empty when it
+        must be compared with every event.
+        """
+        wanted = dict(self.attributes)
         for name in _INDEXED:
-            patterns = exact.get(name)
-            if patterns and all(pattern.kind == "exact" for pattern in patterns):
-                return [(name, text) for text in {pattern.text for pattern in patterns}]
+            patterns = wanted.get(name)
+            if patterns and all(one.text and one.kind != "part" for one in patterns):
+                return [(name, one.kind, one.text) for one in patterns]
         return []
 
     def matches(self, event: CloudEvent, data: _Data) -> bool:
@@ -95,19 +99,17 @@ class Matcher:
 class EventIndex(Generic[K]):
     """Many filters by what they want, each with a key of its owner."""
 
-    def __init__(self, filters: Iterable[tuple[K, EventFilter]]) -> None:
-        #: {(attribute, exact text): filters that want it, as (order, key, matcher)}.
-        self._by: dict[tuple[str, str], list[tuple[int, K, Matcher]]] = {}
-        #: Filters that want nothing exactly.
-        self._always: list[tuple[int, K, Matcher]] = []
+    def __init__(self, filters: Iterable[tuple[K, Matcher]]) -> None:
+        #: {(attribute, kind, text): filters that want it, as (order, key, matcher)}.
+        self._by: dict[Key, list[_Entry[K]]] = {}
+        #: {(attribute, kind): lengths of the texts that are wanted}, for prefixes and suffixes.
+        self._lengths: dict[tuple[str, str], set[int]] = {}
+        #: Filters that are compared with every event.
+        self._always: list[_Entry[K]] = []
         self._count = 0
-        for key, wanted in filters:
-            entry = (self._count, key, Matcher(wanted))
+        for key, matcher in filters:
+            self._add((self._count, key, matcher))
             self._count += 1
-            for index_key in entry[2].index_keys():
-                self._by.setdefault(index_key, []).append(entry)
-            if not entry[2].index_keys():
-                self._always.append(entry)
 
     def __len__(self) -> int:
         return self._count
@@ -119,14 +121,35 @@ class EventIndex(Generic[K]):
     def matching(self, event: CloudEvent) -> list[K]:
         """Keys of the filters that match, in the order in which they were given."""
         data = _Data(event)
-        candidates = list(self._always)
+        found = {order: key for order, key, matcher in self._always if matcher.matches(event, data)}
+        for index_key in self._keys_of(event):
+            for order, key, matcher in self._by.get(index_key, ()):
+                if order not in found and matcher.matches(event, data):
+                    found[order] = key
+        return [found[order] for order in sorted(found)]
+
+    def _add(self, entry: _Entry[K]) -> None:
+        index_keys = entry[2].index_keys()
+        if not index_keys:
+            self._always.append(entry)
+        for index_key in index_keys:
+            self._by.setdefault(index_key, []).append(entry)
+            name, kind, text = index_key
+            self._lengths.setdefault((name, kind), set()).add(len(text))
+
+    def _keys_of(self, event: CloudEvent) -> Iterator[Key]:
+        """Everything that a filter may want exactly of an event's indexed attributes."""
         for name in _INDEXED:
             value = event.text(name)
-            if value is not None:
-                candidates += self._by.get((name, value), ())
-        found = [entry for entry in candidates if entry[2].matches(event, data)]
-        found.sort(key=lambda entry: entry[0])
-        return [entry[1] for entry in found]
+            if not value:
+                continue
+            yield (name, "exact", value)
+            for length in self._lengths.get((name, "prefix"), ()):
+                if length <= len(value):
+                    yield (name, "prefix", value[:length])
+            for length in self._lengths.get((name, "suffix"), ()):
+                if length <= len(value):
+                    yield (name, "suffix", value[-length:])
 
 
 def matches(wanted: EventFilter, event: CloudEvent) -> bool:

@@ -43,7 +43,10 @@ async def send_events(call: Call) -> Response:
     content_type = call.request.headers.get("content-type", "")
     body = await call.body(gateway.sync_event_bytes_max)
     events = parse_events(content_type, call.request.headers.items(), body)
-    matched = [await _matched(call, event) for event in events]
+    matched = []
+    for event in events:
+        matched.append(await _matched(call, event))
+        await asyncio.sleep(0)  # comparing may take long: others are served between two events
     count = sum(len(one.matched) for one in matched)
     if count > MATCHES_MAX:
         raise PayloadTooLarge(
