@@ -1,4 +1,4 @@
-"""`scripts/cluster up | status | down`: the whole cluster on this machine, of real parts."""
+"""`scripts/cluster up | status | restart | down`: the whole cluster on this machine, of real parts."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def main() -> int:
             return 0 if given.command == "down" else 1
         if given.command == "status":
             return status(cluster, as_json=given.json)
+        if given.command == "restart":
+            for name in given.names:
+                cluster.restart(name)
+                tell(f"{name} serves again")
+            return 0
         cluster.down(keep=given.keep)
         tell("everything is stopped" + ("" if given.keep else " and removed"))
     except (ClusterProblem, NginxProblem, SetupProblem) as problem:
@@ -68,9 +73,11 @@ def arguments() -> argparse.Namespace:
     up_.add_argument("--any-port", action="store_true", help="not the usual ports, but free ones")
     status_ = commands.add_parser("status", help="a table of what runs")
     status_.add_argument("--json", action="store_true")
+    restart_ = commands.add_parser("restart", help="stop processes one by one and start them again")
+    restart_.add_argument("names", nargs="+", metavar="NAME", help="as `status` calls them")
     down_ = commands.add_parser("down", help="stop everything and remove the data")
     down_.add_argument("--keep", action="store_true", help="leave data and logs")
-    for one in (up_, status_, down_):
+    for one in (up_, status_, restart_, down_):
         one.add_argument(
             "--data", type=Path, default=Path(USUAL_FOLDER), metavar="DIR", help=f"[{USUAL_FOLDER}]"
         )

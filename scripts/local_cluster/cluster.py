@@ -62,6 +62,8 @@ class LocalCluster:
         self.members: list[Member] = []
         self.url = ""
         self.key = ""
+        #: host:port each.
+        self.gateways: list[str] = []
 
     # up
 
@@ -70,10 +72,12 @@ class LocalCluster:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.folder.chmod(0o755)
         ports = Ports(any_port=wanted.any_port)
+        nginx_port = ports.row(USUAL_PORTS["nginx"], 1)
+        self.url = f"http://127.0.0.1:{nginx_port}"
         self._elasticsearch(wanted.elasticsearch, ports)
         self._configure(ports)
         self._processes(ports, docker_wanted=wanted.with_docker)
-        self._nginx(ports)
+        self._nginx(nginx_port)
         self._await_nodes()
         self._save()
 
@@ -97,7 +101,7 @@ class LocalCluster:
         """Write what all processes share."""
         key = self.folder / "cluster.key"
         if not key.exists():
-            self._pratai("keys", "cluster", str(key))
+            self._pratai("keys", "cluster", "--file", str(key))
         urls = [one.url for one in self.members if one.name.startswith("elasticsearch")]
         lines = [
             "[queue]",
@@ -109,6 +113,15 @@ class LocalCluster:
             "[elasticsearch]",
             f"urls = {','.join(urls)}",
             f"replicas = {min(1, len(urls) - 1)}",
+            "[gateway]",
+            f"public_url = {self.url}",
+            "forwarded_from = 127.0.0.1",
+            "[scheduler]",
+            "health_port = 0",
+            "[agent]",
+            "health_port = 0",
+            "[node]",
+            "health_port = 0",
             "[log]",
             "format = json",
         ]
@@ -118,10 +131,13 @@ class LocalCluster:
         self.tell("scheduler, agent and gateways")
         self._await([self._start("scheduler", "scheduler"), self._start("agent", "agent")])
         first = ports.row(USUAL_PORTS["gateway"], GATEWAYS)
+        self.gateways = [f"127.0.0.1:{first + number}" for number in range(GATEWAYS)]
         gateways = []
         for number in range(1, GATEWAYS + 1):
             settings = [f"gateway.port={first + number - 1}", f"queue.gateway_port={ports.any()}"]
             gateways.append(self._start(f"gateway-{number}", "gateway", *settings))
+            # What it tells itself is where callers reach all of them.
+            gateways[-1].url = f"http://{self.gateways[number - 1]}"
         self._await(gateways)
         self.key = next(key for one in gateways if (key := one.ready().get("key", "")))
         self.tell("nodes")
@@ -157,17 +173,15 @@ class LocalCluster:
         ]
         return self._start(f"node-{number}", "node", *settings)
 
-    def _nginx(self, ports: Ports) -> None:
+    def _nginx(self, port: int) -> None:
         self.tell("nginx")
-        gateways = [one.url.partition("//")[2] for one in self.members if "gateway" in one.name]
         where = self.folder / "nginx"
-        nginx = Nginx(where, port=ports.row(USUAL_PORTS["nginx"], 1), gateways=gateways)
+        nginx = Nginx(where, port=port, gateways=self.gateways)
         nginx.write()
         nginx.start()
         assert nginx.process is not None
         log = str(where / "error.log")
         self._add(Member(name="nginx", pid=nginx.process.pid, log=log, url=nginx.url))
-        self.url = nginx.url
 
     def _await_nodes(self) -> None:
         wanted = sum(one.name.startswith("node-") for one in self.members)
@@ -236,6 +250,24 @@ class LocalCluster:
         self.members.append(member)
         self._save()
         return member
+
+    def restart(self, name: str) -> None:
+        """Stop a process in good order (unless it has ended) and start it as it was."""
+        found = [one for one in self.members if one.name == name and one.ready_file]
+        if not found:
+            known = ", ".join(one.name for one in self.members if one.ready_file)
+            raise ClusterProblem(f"There is no {name} to restart; there are {known}.")
+        member = found[0]
+        if stop(self.folder, found, STOP_S_MAX):
+            self.tell(f"{name} did not stop and was killed")
+        member.pid = start(
+            self.folder,
+            name,
+            member.command,
+            environment=self._environment(name),
+            ready_file=member.ready_file,
+        ).pid
+        self._await([member])
 
     # state
 

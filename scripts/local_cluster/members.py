@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Member:
     #: Where it is reached over HTTP; "" = it is not.
     url: str = ""
     ready_file: str = ""
+    #: How it was started; empty for what cannot be started again alone.
+    command: list[str] = field(default_factory=list)
 
     def is_running(self, folder: Path) -> bool:
         """Whether this very process lives."""
@@ -87,7 +89,9 @@ def start(
             env=None if environment is None else dict(environment),
             start_new_session=True,
         )
-    return Member(name=name, pid=process.pid, log=str(log), ready_file=ready_file)
+    return Member(
+        name=name, pid=process.pid, log=str(log), ready_file=ready_file, command=list(command)
+    )
 
 
 def await_ready(folder: Path, members: Iterable[Member], limit_s: float) -> None:
@@ -103,7 +107,7 @@ def await_ready(folder: Path, members: Iterable[Member], limit_s: float) -> None
                     f"{member.name} did not serve within {limit_s:.0f} s:\n{member.said()}"
                 )
             time.sleep(LOOK_S)
-        member.url = member.ready().get("url", "")
+        member.url = member.url or member.ready().get("url", "")
 
 
 def stop(folder: Path, members: Sequence[Member], limit_s: float) -> list[str]:
