@@ -1,4 +1,4 @@
-"""`scripts/cluster up | status | restart | down`: the whole cluster on this machine, of real parts."""
+"""`scripts/cluster up | status | restart | down`: the whole cluster on this machine, all of it real."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 from cluster import LocalCluster, Wanted
-from elasticsearch_cluster import SetupProblem
 from members import ClusterProblem, Member
 from nginx import NginxProblem
+
+from elasticsearch_cluster import SetupProblem
 
 USUAL_FOLDER = f"/var/tmp/pratai-cluster-{getpass.getuser()}"
 
