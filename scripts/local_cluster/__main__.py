@@ -1,4 +1,4 @@
-"""`scripts/cluster up | status | restart | down`: the whole cluster on this machine, all of it real."""
+"""`scripts/cluster up | status | restart | down`: the whole cluster on this machine, really."""
 
 from __future__ import annotations
 

@@ -28,7 +28,6 @@ from elasticsearch_cluster import Cluster as Elasticsearch
 
 PRATAI = [sys.executable, "-m", "pratai"]
 GATEWAYS = 3
-RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 START_S_MAX = 60.0
 JOIN_S_MAX = 60.0
 STOP_S_MAX = 45.0
@@ -159,8 +158,7 @@ class LocalCluster:
         self.engine.bring_images(lambda: self._build_images(setting))
 
     def _build_images(self, setting: str) -> None:
-        for what in ("seed", RUNTIME):
-            self._pratai("runtimes", "build", what, "--set", setting)
+        self._pratai("runtimes", "build", "--set", setting)
 
     def _node(self, number: int, driver: str, ports: Ports) -> Member:
         settings = [
