@@ -25,6 +25,14 @@ def request_id() -> RequestId:
     return RequestId(f"{head[:8]}-{head[8:]}{_pool.pop()}")
 
 
+def made_at_ms(request_id: str) -> int:
+    """When a request id was made, by the clock of its maker; 0 when it is none of ours."""
+    try:
+        return int(request_id[:8] + request_id[9:13], 16)
+    except ValueError:
+        return 0
+
+
 def before(at_ms: int) -> str:
     """A request id that sorts before all that are made from this time on."""
     head = f"{max(0, at_ms):012x}"

@@ -10,13 +10,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from platform_process import PlatformProcess
+from platform_process import PlatformProcess, new_platform
 
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProcess]:
     """A platform that the tests of one file share."""
-    running = PlatformProcess(tmp_path_factory.mktemp("platform")).start()
+    running = new_platform(tmp_path_factory.mktemp("platform")).start()
     yield running
     running.close()
 
@@ -24,6 +24,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformProce
 @pytest.fixture
 def own_platform(tmp_path: Path) -> Iterator[PlatformProcess]:
     """A platform of a test's own, not started yet: it may be killed."""
-    running = PlatformProcess(tmp_path)
+    running = new_platform(tmp_path)
     yield running
     running.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import elasticsearch_cluster
+from elasticsearch_cluster import URLS_VARIABLE
 
 PRATAI = [sys.executable, "-m", "pratai"]
 START_S_MAX = 20.0
@@ -48,25 +54,26 @@ class PlatformProcess:
             num_pools=4, maxsize=64, retries=False, timeout=urllib3.Timeout(60.0)
         )
 
+    #: How long it may take to serve.
+    start_s_max = START_S_MAX
+    #: How long it may take to end.
+    stop_s_max = STOP_S_MAX
+
+    def command(self, ready_file: Path) -> list[str]:
+        """How it is started."""
+        command = [*PRATAI, "up", "--port", str(self.port), "--data-dir", str(self.data_dir)]
+        command += ["--ready-file", str(ready_file)]
+        for setting in self.settings:
+            command += ["--set", setting]
+        return command
+
     def start(self) -> PlatformProcess:
         ready_file = self.directory / "ready.json"
         ready_file.unlink(missing_ok=True)
-        command = [
-            *PRATAI,
-            "up",
-            "--port",
-            str(self.port),
-            "--data-dir",
-            str(self.data_dir),
-            "--ready-file",
-            str(ready_file),
-        ]
-        for setting in self.settings:
-            command += ["--set", setting]
         environment = {**os.environ, "XDG_CONFIG_HOME": str(self.directory / "config")}
         log = (self.directory / "up.log").open("ab")
         self.process = subprocess.Popen(
-            command,
+            self.command(ready_file),
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
@@ -74,10 +81,10 @@ class PlatformProcess:
             start_new_session=True,
         )
         log.close()
-        limit = time.monotonic() + START_S_MAX
+        limit = time.monotonic() + self.start_s_max
         while not ready_file.exists():
             if self.process.poll() is not None or time.monotonic() > limit:
-                raise AssertionError(f"pratai up did not start:\n{self.log()[-4000:]}")
+                raise AssertionError(f"the platform did not start:\n{self.log()[-4000:]}")
             time.sleep(0.01)
         ready = json.loads(ready_file.read_text())
         self.url, self.key = ready["url"], ready["key"]
@@ -90,7 +97,7 @@ class PlatformProcess:
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(STOP_S_MAX)
+        return self.process.wait(self.stop_s_max)
 
     def kill_tree(self) -> None:
         """SIGKILL to the platform and every descendant, as a power cut would."""
@@ -194,3 +201,43 @@ def descendants(root: int) -> list[int]:
         found += below
         left += below
     return found
+
+
+class ClusterTarget(PlatformProcess):
+    """A whole cluster behind nginx, in the place of one platform: the same suite, another target."""
+
+    start_s_max, stop_s_max = 90.0, 60.0
+
+    def __init__(self, directory: Path, *settings: str) -> None:
+        super().__init__(directory, *settings)
+        self.data_dir = directory / "cluster"
+        self.data_dir.mkdir(exist_ok=True)
+
+    def command(self, ready_file: Path) -> list[str]:
+        launcher = Path(__file__).with_name("cluster_launcher.py")
+        urls = elasticsearch_urls()
+        command = [sys.executable, str(launcher), str(self.data_dir), str(ready_file)]
+        return [*command, str(self.port), urls, *self.settings]
+
+    def log(self) -> str:
+        logs = [self.directory / "up.log", *sorted(self.data_dir.glob("*.log"))]
+        return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')}" for log in logs)
+
+
+def elasticsearch_urls() -> str:
+    """Where this run's Elasticsearch is reached; started for the first who asks."""
+    if URLS_VARIABLE not in os.environ:
+        started = elasticsearch_cluster.cluster()
+        atexit.register(elasticsearch_cluster.discard, started)
+        os.environ[URLS_VARIABLE] = ",".join(started.urls)
+    return os.environ[URLS_VARIABLE]
+
+
+#: What the suite runs against: `embedded` (`pratai up`) or `cluster`.
+TARGET = os.environ.get("PRATAI_E2E_TARGET", "embedded")
+
+
+def new_platform(directory: Path, *settings: str) -> PlatformProcess:
+    """A platform of the kind that this run is about, not started yet."""
+    kind = {"embedded": PlatformProcess, "cluster": ClusterTarget}[TARGET]
+    return kind(directory, *settings)

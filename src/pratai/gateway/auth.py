@@ -224,7 +224,8 @@ class KeyRing:
         if cluster_key:
             secret = f"pratai_{hmac.new(cluster_key, _ADMIN_LABEL, hashlib.sha256).hexdigest()}"
             with contextlib.suppress(Conflict):  # another gateway was first
-                await self._keep(_key_of(secret, DEFAULT_NAMESPACE, "cluster admin key", admin=True))
+                key = _key_of(secret, DEFAULT_NAMESPACE, "cluster admin key", admin=True)
+                await self._keep(key)
             await asyncio.to_thread(_write_key, path, secret)
             return secret
         secret = await asyncio.to_thread(_read_key, path)

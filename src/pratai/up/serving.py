@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import uvicorn
@@ -81,7 +81,14 @@ async def live(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     process = make()
-    app = await process.start(url_of(listener))
+    stop = loop.create_task(stopping.wait())
+    starting = loop.create_task(process.start(url_of(listener)))
+    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # told to stop while it waits for what it needs
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    app = starting.result()
     server = Server(
         uvicorn.Config(
             app,
@@ -105,7 +112,6 @@ async def live(
     settle_garbage()
     await process.serving()
     notify("READY=1")
-    stop = loop.create_task(stopping.wait())
     await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
     notify("STOPPING=1")
     if leave_ms:
@@ -207,11 +213,3 @@ def _bind(listener: socket.socket, host: str, port: int, *, or_any: bool) -> Non
             raise
         listener.bind((host, 0))
         listener.listen(BACKLOG)
-
-
-async def give_up_after(work: Awaitable[None], stop_now: asyncio.Event) -> None:
-    """Wait for work to end, or for the order to end at once."""
-    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stop_now.wait())
-    await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-    for one in (task, stop):
-        one.cancel()

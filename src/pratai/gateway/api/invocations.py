@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from pratai.errors import NotFound, PlatformError, Throttled
 from pratai.gateway.api.context import ApiContext
+from pratai.gateway.api.freshness import read_young
 from pratai.gateway.api.operations import Call, json_response, raw_response
 from pratai.gateway.explain import explain
 from pratai.gateway.problems import encoded, failure_problem
@@ -118,7 +119,11 @@ async def purge_dead_letters(call: Call) -> Response:
 
 async def stored_invocation(context: ApiContext, namespace: str, request_id: str) -> Invocation:
     """An invocation of the store. Raises `NotFound`."""
-    invocation = await context.store.invocation(namespace, request_id)
+
+    async def read() -> Invocation | None:
+        return await context.store.invocation(namespace, request_id)
+
+    invocation = await (read_young(request_id, read) if context.catalog.shared else read())
     if invocation is None:
         raise NotFound(
             f"there is no invocation {request_id} in namespace {namespace}",

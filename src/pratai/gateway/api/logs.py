@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from pratai.clock import monotonic_us
 from pratai.errors import Throttled
+from pratai.gateway.api.freshness import read_young
 from pratai.gateway.api.invocations import stored_invocation
 from pratai.gateway.api.operations import Call
 from pratai.gateway.views import log_view
@@ -53,7 +54,7 @@ class Followers:
             tail=not call.whole("after"),
         )
         if not call.flag("follow"):
-            return await _lines(call.context.store, query)
+            return _lines(await call.context.store.logs(query))
         resumed = call.request.headers.get("last-event-id", "")
         if resumed.isascii() and resumed.isdecimal() and len(resumed) <= 16:
             query = replace(query, after=int(resumed), tail=False)
@@ -93,7 +94,8 @@ class Followers:
 async def invocation_logs(call: Call) -> Response:
     """`GET /v1/invocations/{request_id}/logs`."""
     request_id = call.text("request_id")
-    await stored_invocation(call.context, call.namespace, request_id)
+    context = call.context
+    await stored_invocation(context, call.namespace, request_id)
     query = LogQuery(
         namespace=call.namespace,
         request_id=request_id,
@@ -102,11 +104,15 @@ async def invocation_logs(call: Call) -> Response:
         limit=call.whole("limit"),
         tail=not call.whole("after"),
     )
-    return await _lines(call.context.store, query)
+
+    async def read() -> list[LogRecord]:
+        return await context.store.logs(query)
+
+    shared = context.catalog.shared and not query.after
+    return _lines(await (read_young(request_id, read) if shared else read()))
 
 
-async def _lines(store: Store, query: LogQuery) -> Response:
-    records = await store.logs(query)
+def _lines(records: list[LogRecord]) -> Response:
     body = b"".join(_encode(log_view(record)) + b"\n" for record in records)
     return Response(body, media_type=NDJSON)
 

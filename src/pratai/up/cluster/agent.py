@@ -39,7 +39,7 @@ class AgentProcess:
     async def start(self, url: str) -> object:
         """Start everything but the HTTP server."""
         config = self.config
-        await self.store.open()
+        await parts.open_patiently(self.store)
         endpoint = parts.listen(self._zeromq, config.queue, "agent", port=0, receiver=self._receive)
         self.membership = Membership(
             "agent",

@@ -73,7 +73,7 @@ class GatewayProcess:
         config = self.config
         own_url = config.gateway.url or self._own_url(url)
         self.url = (config.gateway.public_url or own_url).rstrip("/")
-        await self.store.open()
+        await parts.open_patiently(self.store)
         endpoint = parts.listen(
             self._zeromq,
             config.queue,

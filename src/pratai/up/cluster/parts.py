@@ -5,16 +5,23 @@ Nothing here decides anything; `gateway.py`, `scheduler.py`, `agent.py` and `nod
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import msgspec
+import structlog
 
 from pratai.config.cluster_key import read_cluster_key
 from pratai.config.schema import Config, Queue
-from pratai.errors import ConfigError, PlatformError
+from pratai.errors import ConfigError, PlatformError, StoreUnavailable
 from pratai.store.base import Store
 from pratai.transport.base import Receiver
 from pratai.transport.zeromq.transport import CurveKey, ZeromqTransport
+
+
+_log = structlog.get_logger("pratai.cluster")
+#: First and longest wait before a store that does not answer is opened again.
+OPEN_RETRY_S, OPEN_RETRY_S_MAX = 0.25, 5.0
 
 
 class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +64,26 @@ def create_shared_store(config: Config) -> Store:
     from pratai.store.elasticsearch.store import ElasticsearchStore
 
     return ElasticsearchStore(config.elasticsearch, config.store)
+
+
+async def open_patiently(store: Store) -> None:
+    """Open a store as soon as it can be: a cluster's machines start in any order.
+
+    Raises:
+        PlatformError: it never will: it was written by a newer version.
+        ConfigError: it is not configured so that it can be opened.
+
+    """
+    wait_s = OPEN_RETRY_S
+    while True:
+        try:
+            await store.open()
+        except StoreUnavailable as error:
+            _log.warning("store_unavailable", error=error.detail, retry_in_s=wait_s)
+            await asyncio.sleep(wait_s)
+            wait_s = min(OPEN_RETRY_S_MAX, wait_s * 2)
+        else:
+            return
 
 
 def own_address(queue: Queue) -> str:

@@ -71,7 +71,7 @@ class SchedulerProcess:
     async def start(self, url: str) -> object:
         """Start what needs nobody else; lead as soon as nobody else does."""
         del url
-        await self.store.open()
+        await parts.open_patiently(self.store)
         config = self.config
         acceptor = Acceptor(self.store, self.transport)
         acceptor.fresh = None
