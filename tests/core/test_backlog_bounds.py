@@ -7,7 +7,7 @@ from pratai.core.effects import Effect, Send
 from pratai.core.leases import Leases
 from pratai.gateway.core import Gateway
 from pratai.scheduler.core.scheduler import Scheduler
-from pratai.wire.messages import Backlog, Invoke, Tick
+from pratai.wire.messages import BACKLOG_LASTS_MS, Backlog, Invoke, Tick
 
 
 def event(number: int, *, deadline_ms: int = 1_000) -> Invoke:
@@ -48,3 +48,19 @@ def test_events_of_many_functions_fill_the_whole_and_expiry_empties_it() -> None
         gateway.handle(backlog, 2_000)
     scheduler.check()
     assert gateway.backlog_wait_s("default", "any") == 0
+
+
+def test_a_gateway_that_hears_no_more_of_a_full_backlog_believes_it_for_a_while_only() -> None:
+    """Its scheduler ended, or the word that there is room was lost."""
+    gateway = Gateway(schema.Gateway(), "gateway:a")
+    full = Backlog(namespace="default", function="f", full=True, retry_after_s=3)
+    gateway.handle(full, 0)
+    gateway.handle(full, 5_000)
+
+    gateway.handle(Tick(), BACKLOG_LASTS_MS)
+    gateway.check()
+    assert gateway.backlog_wait_s("default", "f") == 3
+
+    gateway.handle(Tick(), 5_000 + BACKLOG_LASTS_MS)
+    gateway.check()
+    assert gateway.backlog_wait_s("default", "f") == 0

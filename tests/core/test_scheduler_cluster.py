@@ -24,10 +24,10 @@ from pratai.core.effects import Count, Disconnect, Effect, Send
 from pratai.core.leases import Leases
 from pratai.model.node import Capacity
 from pratai.scheduler.core import provisions, scheduler
-from pratai.scheduler.core.backlogs import REPEAT_MS
 from pratai.scheduler.core.provisions import PREPARED_MAX, Provisions
 from pratai.scheduler.core.scheduler import Scheduler
 from pratai.wire.messages import (
+    BACKLOG_REPEAT_MS,
     Backlog,
     Cancel,
     Dispatch,
@@ -122,13 +122,15 @@ def test_what_is_full_is_repeated_and_that_there_is_room_is_repeated_once() -> N
     made = given(peers("g1"), joined(slots=1), backlog_max=3)
     for number in range(4):
         effects = made.handle(event(f"e{number}"))
-    assert NOW + REPEAT_MS in wakes(effects)
-    assert [said.full for said in sent(made.handle(Tick(), NOW + REPEAT_MS), Backlog)] == [True]
+    assert NOW + BACKLOG_REPEAT_MS in wakes(effects)
+    assert [said.full for said in sent(made.handle(Tick(), NOW + BACKLOG_REPEAT_MS), Backlog)] == [
+        True
+    ]
 
     for number in range(3):
-        made.handle(freed(made.leases, f"e{number}"), NOW + REPEAT_MS)
+        made.handle(freed(made.leases, f"e{number}"), NOW + BACKLOG_REPEAT_MS)
     later = [
-        [said.full for said in sent(made.handle(Tick(), NOW + times * REPEAT_MS), Backlog)]
+        [said.full for said in sent(made.handle(Tick(), NOW + times * BACKLOG_REPEAT_MS), Backlog)]
         for times in (2, 3, 4)
     ]
 

@@ -20,7 +20,7 @@ from pratai.scheduler.core.queues import Queues
 from pratai.scheduler.core.scheduler import Scheduler
 from pratai.sim.world import SimulationFailed, World
 from pratai.wire.instance import InstanceExited, Returned
-from pratai.wire.messages import Freed, Invoke, Outcome, Result
+from pratai.wire.messages import Freed, Gone, Invoke, Outcome, Peers, Result, Resume
 
 #: Seeds within which a mutation must be noticed.
 NOTICED_WITHIN = 300
@@ -225,6 +225,30 @@ def a_full_queue_answers_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "_refuse", lambda self, queue, invoke, effects: None)
 
 
+def resumed_attempts_are_not_opened_again(patch: pytest.MonkeyPatch) -> None:
+    change_handler(patch, Scheduler, Resume, lambda self, resume, now_ms, effects: None)
+
+
+def resumed_attempts_do_not_count_as_running(patch: pytest.MonkeyPatch) -> None:
+    original = Scheduler._on_resume
+
+    def on_resume(self: Scheduler, resume: Resume, now_ms: int, effects: list[Any]) -> None:
+        known = self.has(resume.invoke.request_id)
+        original(self, resume, now_ms, effects)
+        if not known:
+            self.queues.of(f"{resume.invoke.namespace}/{resume.invoke.function}").running -= 1
+
+    change_handler(patch, Scheduler, Resume, on_resume)
+
+
+def gateways_that_come_are_not_noticed(patch: pytest.MonkeyPatch) -> None:
+    change_handler(patch, Scheduler, Peers, lambda self, peers, now_ms, effects: None)
+
+
+def lost_nodes_stay_in_the_order(patch: pytest.MonkeyPatch) -> None:
+    change_handler(patch, Scheduler, Gone, lambda self, gone, now_ms, effects: None)
+
+
 @pytest.mark.parametrize(
     "mutation",
     [
@@ -242,6 +266,10 @@ def a_full_queue_answers_nobody(patch: pytest.MonkeyPatch) -> None:
         returned_events_are_forgotten,
         freed_calls_still_count_as_running,
         a_full_queue_answers_nobody,
+        resumed_attempts_are_not_opened_again,
+        resumed_attempts_do_not_count_as_running,
+        gateways_that_come_are_not_noticed,
+        lost_nodes_stay_in_the_order,
     ],
 )
 def test_a_broken_core_is_noticed(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:

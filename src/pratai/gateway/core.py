@@ -17,7 +17,16 @@ from pratai.core.deadlines import Deadlines
 from pratai.core.effects import Answer, Count, Effect, Send, StreamChunk, Wake
 from pratai.core.machine import UnknownMessage
 from pratai.model.invocation import Failure
-from pratai.wire.messages import Backlog, Cancel, Chunk, Invoke, Message, Result, Tick
+from pratai.wire.messages import (
+    BACKLOG_LASTS_MS,
+    Backlog,
+    Cancel,
+    Chunk,
+    Invoke,
+    Message,
+    Result,
+    Tick,
+)
 
 
 class Gateway:
@@ -33,6 +42,8 @@ class Gateway:
         self._deadlines = Deadlines()
         #: {namespace/function: seconds} of functions whose backlog is full; `/` = all together.
         self._full: dict[str, int] = {}
+        #: When what was said to be full is believed no more, unless it is said again.
+        self._full_until = Deadlines()
         self.draining = False
 
     def handle(self, message: Message, now_ms: int) -> list[Effect]:
@@ -82,12 +93,15 @@ class Gateway:
         if self._leave(cancel.request_id):
             effects.append(Send("scheduler", cancel))
 
-    def _on_backlog(self, backlog: Backlog, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
+    def _on_backlog(self, backlog: Backlog, now_ms: int, effects: list[Effect]) -> None:
         key = f"{backlog.namespace}/{backlog.function}"
         if backlog.full:
             self._full[key] = backlog.retry_after_s
+            if self._full_until.add(key, now_ms + BACKLOG_LASTS_MS):
+                effects.append(Wake(now_ms + BACKLOG_LASTS_MS))
         else:
             self._full.pop(key, None)
+            self._full_until.discard(key)
 
     def _on_tick(self, tick: Tick, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         for request_id in self._deadlines.due(now_ms):
@@ -101,9 +115,10 @@ class Gateway:
             result = Result(request_id=request_id, outcome="timed_out", failure=failure)
             effects.append(Answer(result))
             effects.append(Send("scheduler", Cancel(request_id=request_id)))
-        due_ms = self._deadlines.next_ms()
-        if due_ms is not None:
-            effects.append(Wake(due_ms))
+        for key in self._full_until.due(now_ms):
+            del self._full[key]
+        nexts = (self._deadlines.next_ms(), self._full_until.next_ms())
+        effects.extend(Wake(due_ms) for due_ms in nexts if due_ms is not None)
 
     def _refusal(self, invoke: Invoke, size: int) -> Result | None:
         """The answer to a call that may not come in; None when it may."""
@@ -140,6 +155,7 @@ class Gateway:
     def check(self) -> None:
         """All invariants."""
         self._deadlines.check()
+        assert len(self._full_until) == len(self._full)
         assert self.waiting_bytes == sum(self.waiting.values())
         assert len(self._deadlines) == len(self.waiting)
         assert len(self.waiting) <= self._config.waiting_max

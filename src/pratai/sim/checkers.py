@@ -31,6 +31,8 @@ class Waiting(msgspec.Struct):
 
     #: The latest that it may be answered.
     due_ms: int
+    #: Address of the gateway that it waits at.
+    gateway: str
 
 
 class Checkers:
@@ -57,22 +59,23 @@ class Checkers:
 
     # callers
 
-    def called(self, request_id: str, deadline_ms: int) -> None:
+    def called(self, request_id: str, deadline_ms: int, gateway: str) -> None:
         """A sync call was made."""
-        self.waiting[request_id] = Waiting(due_ms=deadline_ms + self._answer_grace_ms + 1)
+        due_ms = deadline_ms + self._answer_grace_ms + 1
+        self.waiting[request_id] = Waiting(due_ms=due_ms, gateway=gateway)
 
     def hung_up(self, request_id: str) -> None:
         """Its caller waits no more."""
         self.waiting.pop(request_id, None)
 
-    def answered(self, result: Result, now_ms: int) -> None:
+    def answered(self, gateway: str, result: Result, now_ms: int) -> None:
         """A caller got its result."""
         request_id = result.request_id
         caller = self.waiting.pop(request_id, None)
         if request_id in self._answered:
             raise Broken(f"{request_id} was answered twice", request_id)
-        if caller is None:
-            raise Broken(f"{request_id} was answered although nobody waits", request_id)
+        if caller is None or caller.gateway != gateway:
+            raise Broken(f"{request_id} was answered although nobody waits there", request_id)
         self._answered.add(request_id)
         if now_ms > caller.due_ms:
             late_ms = now_ms - caller.due_ms
@@ -85,9 +88,10 @@ class Checkers:
         if result.outcome == "succeeded" and result.payload != request_id.encode():
             raise Broken(f"{request_id} was answered with {result.payload!r}", request_id)
 
-    def gateway_died(self) -> None:
+    def gateway_died(self, gateway: str) -> None:
         """Its callers are gone with it."""
-        self.waiting.clear()
+        for request_id in [key for key, item in self.waiting.items() if item.gateway == gateway]:
+            del self.waiting[request_id]
 
     # the journal and the scheduler process
 

@@ -1,6 +1,6 @@
 """How messages travel in the simulation: late, and between nodes and the rest also lost, doubled
-and out of order. Links of a gateway keep their order and lose nothing but what is on its way to a
-process that dies, as a TCP connection does.
+and out of order. Links of a gateway keep their order and lose nothing but what is on its way to or
+from a process that dies, or while one is cut off, as a TCP connection does.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Network:
         #: Addresses that nobody reaches and that reach nobody.
         self.cut_off: set[str] = set()
         self.faulty = False
+        #: {sender: how often it died}.
+        self._lives: dict[str, int] = {}
 
     def bind(self, address: str, receiver: Receiver) -> None:
         """A process lives at this address from now on."""
@@ -52,13 +54,17 @@ class Network:
         """The process at this address is dead, and what is on its way to it is lost."""
         self._mailboxes.pop(address, None)
 
+    def drop_from(self, sender: str) -> None:
+        """A process died: what it said and did not arrive yet may not arrive at all."""
+        self._lives[sender] = self._lives.get(sender, 0) + 1
+
     def send(self, sender: str, to: str, message: Message) -> None:
         """Send a message; it arrives once, twice or never."""
         mailbox = self._mailboxes.get(to)
         if mailbox is None or sender in self.cut_off or to in self.cut_off:
             return
         if {sender, to} <= _ONE_PROCESS:
-            self._arrive_later(0, to, mailbox, message)
+            self._arrive_later(0, sender, to, mailbox, message)
             return
         if not (self.faulty and self._may_fail(sender, to)):
             self._arrive_in_order(sender, to, mailbox, message)
@@ -70,7 +76,7 @@ class Network:
             late_ms = chance.randint(0, DELAY_MS_MAX)
             if chance.random() < HELD_UP:
                 late_ms = chance.randint(0, HELD_UP_MS_MAX)
-            self._arrive_later(late_ms, to, mailbox, message)
+            self._arrive_later(late_ms, sender, to, mailbox, message)
 
     def _may_fail(self, sender: str, to: str) -> bool:
         of_node = sender.startswith("node:") or to.startswith("node:")
@@ -79,11 +85,15 @@ class Network:
     def _arrive_in_order(self, sender: str, to: str, mailbox: Mailbox, message: Message) -> None:
         at_ms = self._timeline.now_ms + self._chance.randint(0, DELAY_MS_MAX)
         at_ms = self._last_ms[sender, to] = max(at_ms, self._last_ms.get((sender, to), 0))
-        self._arrive_later(at_ms - self._timeline.now_ms, to, mailbox, message)
+        self._arrive_later(at_ms - self._timeline.now_ms, sender, to, mailbox, message)
 
-    def _arrive_later(self, delay_ms: int, to: str, mailbox: Mailbox, message: Message) -> None:
+    def _arrive_later(
+        self, delay_ms: int, sender: str, to: str, mailbox: Mailbox, message: Message
+    ) -> None:
+        life = self._lives.get(sender, 0)
+
         def arrive() -> None:
-            if self._mailboxes.get(to) is mailbox:
+            if self._mailboxes.get(to) is mailbox and self._lives.get(sender, 0) == life:
                 mailbox.receiver(message)
 
         self._timeline.after(delay_ms, arrive)

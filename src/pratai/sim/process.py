@@ -6,6 +6,7 @@ had not happened yet comes to nothing. Its next life is another object.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -19,15 +20,22 @@ from pratai.core.effects import Effect
 from pratai.core.leases import Leases
 from pratai.core.machine import Machine
 from pratai.gateway.core import Gateway
+from pratai.model.invocation import Invocation
+from pratai.model.node import address_of
 from pratai.scheduler.core.scheduler import Scheduler
 from pratai.scheduler.recovery import recovered
 from pratai.sim.journal import Journal
 from pratai.sim.network import Network
 from pratai.sim.timeline import Timeline
-from pratai.wire.messages import Dispatch, Message, Outcome, Tick
+from pratai.wire.messages import Announce, Dispatch, Invoke, Message, Outcome, Roster, Tick
 
 #: Longest time until a write is durable.
 COMMIT_MS_MAX = 5
+#: Invocations that a scheduler reads in one page when it starts, and the longest wait for a page.
+RECOVERY_PAGE = 5
+RECOVERY_MS_MAX = 60
+#: Time between looks through the journal for what never arrived.
+LOOK_MS = 700
 
 _TICK = Tick()
 
@@ -80,6 +88,7 @@ class Process:
         """Be gone."""
         self.alive = False
         self.stage.network.unbind(self.address)
+        self.stage.network.drop_from(self.address)
 
     def write(self, change: Callable[[], object]) -> None:
         """Have the journal changed in a moment, if this process lives until then."""
@@ -111,58 +120,127 @@ def _nothing(_: Effect) -> None:
 
 
 class GatewayProcess(Process):
-    """A gateway. `answer` is told every result given to a caller."""
+    """A gateway that says now and then that it lives. `answer` is told what callers are given."""
 
-    def __init__(self, stage: Stage, address: str, answer: Callable[[do.Answer], None]) -> None:
+    def __init__(
+        self, stage: Stage, process_id: str, answer: Callable[[str, do.Answer], None]
+    ) -> None:
+        endpoint = f"tcp://{process_id}:5559"
+        address = address_of("gateway", process_id, endpoint)
         self.core = Gateway(stage.config.gateway, address)
         super().__init__(stage, address, self.core)
-        self.does[do.Answer] = answer
+        self.process_id = process_id
+        self.does[do.Answer] = partial(answer, address)
         self.does[do.StreamChunk] = _nothing
+        self.roster: Roster | None = None
+        self._announcement = Announce(process_id=process_id, kind="gateway", endpoint=endpoint)
+        self._announce()
+
+    def receive(self, message: Message) -> None:
+        """Take a message; one about the cluster is not the core's."""
+        if isinstance(message, Roster):
+            self.roster = message
+        else:
+            super().receive(message)
+
+    def _announce(self) -> None:
+        if self.alive:
+            self.stage.network.send(self.address, "collector", self._announcement)
+            self.stage.timeline.after(self.stage.config.gateway.announce_ms, self._announce)
 
 
 class CollectorProcess(Process):
     """The collector's half of a scheduler process."""
 
-    def __init__(self, stage: Stage, leases: Leases) -> None:
-        self.core = Collector(stage.config.scheduler, leases)
+    def __init__(self, stage: Stage, leases: Leases, scheduler_id: str) -> None:
+        self.core = Collector(stage.config.scheduler, leases, scheduler_id=scheduler_id)
         super().__init__(stage, "collector", self.core)
         self.does[do.RecordOutcome] = self._finish
         self.does[do.RecordRetry] = self._retry
         self.does[do.Deliver] = _nothing
         self.does[do.RecordMember] = _nothing
-        #: Outcomes asked to be recorded, for those who check.
-        self.recorded: list[str] = []
+        #: {request_id: writes under way}.
+        self.settling: Counter[str] = Counter()
 
     def _finish(self, effect: do.RecordOutcome) -> None:
         outcome = effect.outcome
         assert isinstance(outcome, Outcome)
-        self.recorded.append(outcome.request_id)
-        self.write(lambda: self.stage.journal.finish(outcome, dead=effect.dead))
+        self._settle(outcome, lambda: self.stage.journal.finish(outcome, dead=effect.dead))
 
     def _retry(self, effect: do.RecordRetry) -> None:
         outcome = effect.outcome
         assert isinstance(outcome, Outcome)
-        self.write(lambda: self.stage.journal.retry(outcome, effect.available_at_ms))
+        self._settle(outcome, lambda: self.stage.journal.retry(outcome, effect.available_at_ms))
+
+    def _settle(self, outcome: Outcome, change: Callable[[], object]) -> None:
+        self.settling[outcome.request_id] += 1
+
+        def settled() -> None:
+            change()
+            self.settling[outcome.request_id] -= 1
+
+        self.write(settled)
 
 
 class SchedulerProcess(Process):
     """A scheduler process: scheduler and collector around one ledger of leases."""
 
-    def __init__(self, stage: Stage, gateways: list[str]) -> None:
+    def __init__(self, stage: Stage, scheduler_id: str) -> None:
         leases = Leases()
-        self.core = Scheduler(stage.config.scheduler, leases, gateways)
+        self.core = Scheduler(stage.config.scheduler, leases)
         super().__init__(stage, "scheduler", self.core)
-        self.collector = CollectorProcess(stage, leases)
+        self.collector = CollectorProcess(stage, leases, scheduler_id)
         self.does[do.RecordLease] = self._lease
+        #: Invocations that came while the journal is read.
+        self._arrived: set[str] = set()
+        #: Unfinished ones that were nowhere when the journal was looked through last.
+        self._missing: set[str] = set()
+        leases.recovering = True
+        self._recover([item.request_id for item in stage.journal.pending()])
 
-    def recover(self) -> None:
-        """Queue what the journal has unfinished, as the service does when it starts."""
-        for invocation in self.stage.journal.pending():
-            message = recovered(invocation, self.stage.config.scheduler.recoveries_max)
-            if isinstance(message, Outcome):
-                self.stage.network.send(self.address, "collector", message)
-            else:
-                self.receive(message)
+    def receive(self, message: Message) -> None:
+        """Take a message."""
+        if isinstance(message, Invoke) and self.core.leases.recovering:
+            self._arrived.add(message.request_id)
+        super().receive(message)
+
+    def _recover(self, request_ids: list[str]) -> None:
+        """Queue or resume what the journal has unfinished, page by page, as the service does."""
+        if not self.alive:
+            return
+        for request_id in request_ids[:RECOVERY_PAGE]:
+            if request_id not in self._arrived:
+                self._take_up(self.stage.journal.invocations[request_id])
+        rest = request_ids[RECOVERY_PAGE:]
+        if rest:
+            wait_ms = self.stage.within(RECOVERY_MS_MAX)
+            self.stage.timeline.after(wait_ms, partial(self._recover, rest))
+            return
+        self.core.leases.recovering = False
+        self.stage.timeline.after(LOOK_MS, self._look)
+
+    def _take_up(self, invocation: Invocation) -> None:
+        if invocation.state == "done" or self.collector.settling[invocation.request_id]:
+            return
+        message = recovered(invocation, self.stage.config.scheduler.recoveries_max)
+        if isinstance(message, Outcome):
+            self.stage.network.send(self.address, "collector", message)
+        else:
+            super().receive(message)
+
+    def _look(self) -> None:
+        """Take up what was accepted and never arrived: its gateway died, or was cut off."""
+        if not self.alive:
+            return
+        missing = {
+            item.request_id
+            for item in self.stage.journal.pending()
+            if not self.core.has(item.request_id) and not self.collector.settling[item.request_id]
+        }
+        for request_id in sorted(missing & self._missing):
+            self._take_up(self.stage.journal.invocations[request_id])
+        self._missing = missing
+        self.stage.timeline.after(LOOK_MS, self._look)
 
     def die(self) -> None:
         """Both halves are gone."""

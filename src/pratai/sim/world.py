@@ -1,4 +1,5 @@
-"""One simulated cluster: a gateway, a scheduler process, up to three nodes, and what befalls them.
+"""One simulated cluster: two gateways, a scheduler process, up to three nodes, and what befalls
+them.
 
 Everything random is drawn from the seed, here or by those given `chance`; the same seed is the
 same run, to the last message.
@@ -20,12 +21,12 @@ from pratai.sim.checkers import Broken, Checkers
 from pratai.sim.instances import NodeProcess
 from pratai.sim.journal import Journal
 from pratai.sim.network import HELD_UP_MS_MAX, Network
-from pratai.sim.process import GatewayProcess, SchedulerProcess
+from pratai.sim.process import GatewayProcess, Process, SchedulerProcess
 from pratai.sim.timeline import Timeline
 from pratai.sim.workload import FUNCTIONS, NAMESPACE, Call, invocation_of, invoke_of, plan
-from pratai.wire.messages import Cancel, Forget, Message, Outcome
+from pratai.wire.messages import BACKLOG_LASTS_MS, Cancel, DrainNode, Forget, Message, Outcome
 
-GATEWAY = "gateway:g1"
+GATEWAYS = ("g1", "g2")
 #: Steps of the story that a failure tells, and steps remembered for it.
 STORY_STEPS = 40
 STEPS_KEPT = 20_000
@@ -33,7 +34,15 @@ STEPS_KEPT = 20_000
 QUIET_MS_MAX = 180_000
 SLICE_MS = 500
 
-FAULTS = ("node_dies", "scheduler_dies", "gateway_dies", "node_cut_off", "node_leaves")
+FAULTS = (
+    "node_dies",
+    "scheduler_dies",
+    "gateway_dies",
+    "node_cut_off",
+    "gateway_cut_off",
+    "node_leaves",
+    "node_drained",
+)
 
 
 class SimulationFailed(AssertionError):
@@ -76,8 +85,12 @@ class World:
         self._steps_count = 0
         self._trace_hash = 0
         self._lives = 0
-        self.gateway = GatewayProcess(self, GATEWAY, self._answer)
-        self.scheduler = SchedulerProcess(self, [GATEWAY])
+        #: Nodes that an operator takes out of service and back in.
+        self._drained: dict[str, None] = {}
+        self.scheduler = SchedulerProcess(self, "s0")
+        self.gateways: list[GatewayProcess] = []
+        for process_id in GATEWAYS:
+            self.gateways.append(GatewayProcess(self, process_id, self._answer))
         self.nodes: dict[str, NodeProcess] = {}
         for number in range(1, self.chance.randint(1, 3) + 1):
             self._add_node(f"n{number}")
@@ -118,8 +131,8 @@ class World:
         if address in {"scheduler", "collector"}:
             self.checkers.decided(effects)
 
-    def _answer(self, effect: Answer) -> None:
-        self.checkers.answered(effect.result, self.timeline.now_ms)
+    def _answer(self, gateway: str, effect: Answer) -> None:
+        self.checkers.answered(gateway, effect.result, self.timeline.now_ms)
 
     # the run
 
@@ -135,10 +148,13 @@ class World:
         while not self._is_quiet():
             if self.timeline.now_ms > quiet_ms:
                 raise self._left_over()
+            for node_id in self._drained:
+                self._drain(node_id, drain=False)
             self.timeline.run_until(self.timeline.now_ms + SLICE_MS)
         self.timeline.run_until(self.timeline.now_ms + HELD_UP_MS_MAX)
         self._keep_nothing_warm()
         rest_ms = 2 * self.config.node.idle_max_ms + self.config.scheduler.node_silence_max_ms
+        rest_ms = max(rest_ms, BACKLOG_LASTS_MS)
         self.timeline.run_until(self.timeline.now_ms + rest_ms + SLICE_MS)
         for request_id, invocation in self.journal.invocations.items():
             if invocation.state == "done":
@@ -147,33 +163,33 @@ class World:
         self._leaves_nothing()
 
     def _call(self, call: Call) -> None:
-        now_ms = self.timeline.now_ms
-        invocation = invocation_of(call, now_ms)
-        if not call.sync and self.gateway.core.backlog_wait_s(NAMESPACE, invocation.function):
+        gateway = self.chance.choice(self.gateways)
+        function = call.function.name
+        if not call.sync and gateway.core.backlog_wait_s(NAMESPACE, function):
             return
         if call.journalled:
-            accept = partial(self._accept, call)
-            self.gateway.write(accept)
+            gateway.write(partial(self._accept, call, gateway))
         else:
-            self._begin(call, journalled=False)
+            self._begin(call, gateway, journalled=False)
 
-    def _accept(self, call: Call) -> None:
+    def _accept(self, call: Call, gateway: GatewayProcess) -> None:
         """The batch was committed: the event is durable, and only now on its way."""
         invocation = invocation_of(call, self.timeline.now_ms)
         self.journal.accept(invocation)
         self.checkers.accept(invocation)
         if call.sync:
-            self._begin(call, journalled=True)
+            self._begin(call, gateway, journalled=True)
         else:
             message = invoke_of(invocation, reply_to="", journalled=True)
-            self.network.send(GATEWAY, "scheduler", message)
+            self.network.send(gateway.address, "scheduler", message)
 
-    def _begin(self, call: Call, *, journalled: bool) -> None:
+    def _begin(self, call: Call, gateway: GatewayProcess, *, journalled: bool) -> None:
         invocation = invocation_of(call, self.timeline.now_ms)
-        self.checkers.called(call.request_id, invocation.expires_at_ms)
+        self.checkers.called(call.request_id, invocation.expires_at_ms, gateway.address)
         if call.gone_at_ms:
-            self.timeline.at(call.gone_at_ms, partial(self._hang_up, call, self.gateway))
-        self.gateway.receive(invoke_of(invocation, reply_to=GATEWAY, journalled=journalled))
+            self.timeline.at(call.gone_at_ms, partial(self._hang_up, call, gateway))
+        invoke = invoke_of(invocation, reply_to=gateway.address, journalled=journalled)
+        gateway.receive(invoke)
 
     def _hang_up(self, call: Call, gateway: GatewayProcess) -> None:
         if not gateway.alive or call.request_id not in gateway.core.waiting or call.journalled:
@@ -211,11 +227,32 @@ class World:
             self._replace_node_later(node.node_id, f"{node.node_id}.{self._lives}")
 
     def _node_cut_off(self) -> None:
-        address = self.chance.choice(list(self.nodes.values())).address
+        self._cut_off(self.chance.choice(list(self.nodes.values())))
+
+    def _gateway_cut_off(self) -> None:
+        self._cut_off(self.chance.choice(self.gateways))
+
+    def _cut_off(self, process: Process) -> None:
+        address = process.address
         self.network.cut_off.add(address)
         self.timeline.after(
             self.chance.randint(200, 4_000), partial(self.network.cut_off.discard, address)
         )
+
+    def _node_drained(self) -> None:
+        """An operator takes a node out of service, and back in."""
+        node_id = self.chance.choice(list(self.nodes))
+        self._drain(node_id, drain=True)
+        self.timeline.after(
+            self.chance.randint(100, 2_000), partial(self._drain, node_id, drain=False)
+        )
+
+    def _drain(self, node_id: str, *, drain: bool) -> None:
+        """Said again at the end, as an operator does who sees that it was not heard."""
+        self._drained.setdefault(node_id)
+        gateway = self.chance.choice(self.gateways)
+        move = DrainNode(node_id=node_id, drain=drain)
+        self.network.send(gateway.address, "scheduler", move)
 
     def _scheduler_dies(self) -> None:
         if not self.scheduler.alive:
@@ -228,13 +265,20 @@ class World:
         self.timeline.after(self.chance.randint(10, 2_000), self._scheduler_starts)
 
     def _scheduler_starts(self) -> None:
-        self.scheduler = SchedulerProcess(self, [GATEWAY])
-        self.scheduler.recover()
+        self._lives += 1
+        self.scheduler = SchedulerProcess(self, f"s{self._lives}")
 
     def _gateway_dies(self) -> None:
-        self.gateway.die()
-        self.checkers.gateway_died()
-        self.gateway = GatewayProcess(self, GATEWAY, self._answer)
+        """Another life begins at once at the same address, or a while later as somebody else."""
+        place = self.chance.randrange(len(self.gateways))
+        dead = self.gateways[place]
+        dead.die()
+        self.checkers.gateway_died(dead.address)
+        process_id = dead.process_id
+        if self.chance.random() < 0.5:
+            self._lives += 1
+            process_id = f"g{place + 1}.{self._lives}"
+        self.gateways[place] = GatewayProcess(self, process_id, self._answer)
 
     def _replace_node_later(self, old_id: str, new_id: str) -> None:
         def replace_node() -> None:
@@ -266,7 +310,7 @@ class World:
             and not self.journal.pending()
             and not len(scheduler.queues)
             and not len(scheduler.leases)
-            and not self.gateway.core.waiting
+            and not any(gateway.core.waiting for gateway in self.gateways)
             and not any(node.core.held for node in self._living())
         )
 
@@ -284,7 +328,7 @@ class World:
             for lease in self.scheduler.core.leases.of_node(node_id)
         }
         held = {node.node_id: list(node.core.held) for node in self._living() if node.core.held}
-        waiting = list(self.gateway.core.waiting)
+        waiting = [key for gateway in self.gateways for key in gateway.core.waiting]
         concerned = [*pending, *leases, *waiting, *(key for keys in held.values() for key in keys)]
         return Broken(
             f"not quiet after {QUIET_MS_MAX} ms: in the journal {pending}, leased {leases}, held "
@@ -294,16 +338,19 @@ class World:
 
     def _leaves_nothing(self) -> None:
         """Every core's memory is as it was before the first call."""
-        scheduler, gateway = self.scheduler.core, self.gateway.core
+        scheduler = self.scheduler.core
         left = {
             "payload_bytes": scheduler.payload_bytes,
             "functions": scheduler.queues.functions,
             "delayed": len(scheduler._delayed),
             "delays": len(scheduler._delays),
             "expiries": len(scheduler._expiry),
-            "waiting_bytes": gateway.waiting_bytes,
-            "deadlines": len(gateway._deadlines),
+            "early": len(self.scheduler.collector.core._early),
         }
+        for gateway in self.gateways:
+            left[f"waiting bytes of {gateway.process_id}"] = gateway.core.waiting_bytes
+            left[f"deadlines of {gateway.process_id}"] = len(gateway.core._deadlines)
+            left[f"full backlogs of {gateway.process_id}"] = len(gateway.core._full)
         for node in self._living():
             core = node.core
             left[f"instances of {node.node_id}"] = len(core.pool.instances)
@@ -317,6 +364,9 @@ class World:
         known, living = set(scheduler.placement.nodes), {node.node_id for node in self._living()}
         if known != living:
             raise Broken(f"the scheduler knows nodes {known}, those that live are {living}")
+        addresses = {gateway.address for gateway in self.gateways}
+        if set(scheduler.backlogs.gateways) != addresses:
+            raise Broken(f"the scheduler knows {scheduler.backlogs.gateways}, not {addresses}")
 
     def _story(self, request_id: str) -> list[str]:
         """The last steps that concern a request, or the last of all."""
@@ -352,6 +402,7 @@ def _config(chance: Random) -> schema.Config:
             waiting_max=chance.choice((10, 1_000)),
             waiting_bytes_max=chance.choice((3_000, 1 << 20)),
             deadline_grace_ms=chance.choice((50, 500)),
+            announce_ms=300,
         ),
         scheduler=schema.Scheduler(
             queue_max=chance.choice((3, 50)),
@@ -359,6 +410,7 @@ def _config(chance: Random) -> schema.Config:
             payload_bytes_max=chance.choice((0, 800, 1 << 20)),
             lease_grace_ms=chance.choice((100, 600)),
             node_silence_max_ms=1_500,
+            gateway_silence_max_ms=1_500,
         ),
         node=schema.Node(
             instances_max=chance.choice((2, 8)),

@@ -70,9 +70,15 @@ class Cancel(Message, frozen=True, kw_only=True):
 # scheduler -> gateway
 
 
+#: What is full is said again at this interval, and believed for so long after it was said last: a
+#: scheduler that ends, or whose word that there is room is lost, keeps nobody out for ever.
+BACKLOG_REPEAT_MS = 5_000
+BACKLOG_LASTS_MS = 3 * BACKLOG_REPEAT_MS
+
+
 class Backlog(Message, frozen=True, kw_only=True):
     """A backlog of asynchronous events became full, or has room again: a function's, or with
-    neither namespace nor function, that of all together.
+    neither namespace nor function, that of all together. Repeated while it is full.
     """
 
     namespace: str

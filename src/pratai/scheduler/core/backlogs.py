@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pratai.core.effects import Disconnect, Effect, Send, Wake
-from pratai.wire.messages import Backlog
-
-#: Time between repetitions of what is full.
-REPEAT_MS = 5_000
+from pratai.wire.messages import BACKLOG_REPEAT_MS, Backlog
 
 #: (namespace, function); two empty ones = all backlogs together.
 Key = tuple[str, str]
@@ -35,7 +32,7 @@ class Backlogs:
         self._said[backlog.namespace, backlog.function] = backlog
         effects.extend(Send(gateway, backlog) for gateway in self.gateways)
         if not self._repeat_at_ms:
-            self._repeat_at_ms = now_ms + REPEAT_MS
+            self._repeat_at_ms = now_ms + BACKLOG_REPEAT_MS
             effects.append(Wake(self._repeat_at_ms))
 
     def meet(self, gateways: list[str], effects: list[Effect]) -> None:
@@ -56,7 +53,7 @@ class Backlogs:
             effects.extend(Send(gateway, backlog) for gateway in self.gateways)
             if not backlog.full:
                 del self._said[key]
-        self._repeat_at_ms = now_ms + REPEAT_MS if self._said else 0
+        self._repeat_at_ms = now_ms + BACKLOG_REPEAT_MS if self._said else 0
 
     def next_ms(self) -> int | None:
         """When something is to be repeated."""
