@@ -166,7 +166,8 @@ def test_tmp_has_the_size_that_was_asked_for(world):
     assert (size_mb <= 8, problem) == (True, "No space left on device")
 
 
-def test_memory_beyond_the_limit_ends_the_instance_as_out_of_memory(world):
+@pytest.mark.parametrize("prepared", [False, True])
+def test_memory_beyond_the_limit_ends_the_instance_as_out_of_memory(world, prepared):
     """Shared memory is not counted by the limit of a process, only by that of the container."""
     code = """
         import mmap
@@ -177,6 +178,8 @@ def test_memory_beyond_the_limit_ends_the_instance_as_out_of_memory(world):
                 area[page] = 1
             return size_mb
         """
+    if prepared:
+        world.run(world.driver.prepare(world.spec(code, memory_mb=64, tmp_mb=1)))
     instance = world.start(code, memory_mb=64, tmp_mb=1)
     other = world.start(code, memory_mb=64, tmp_mb=1)
     assert instance.call(20).value == 20
@@ -629,10 +632,10 @@ def test_a_package_that_does_not_exist_is_told_by_name(world):
 
 
 def test_old_images_of_functions_are_removed_and_those_in_use_stay(engine, tmp_path):
-    async def build(names: list[str]) -> None:
+    async def build(names: list[str], node: str) -> None:
         client = Engine(engine.host, timeout_ms=30_000, build_timeout_ms=60_000)
         code = tmp_path / "code"
-        code.mkdir()
+        code.mkdir(exist_ok=True)
         for name in names:
             (code / "main.py").write_text(name)
             made = images.FunctionImage(
@@ -640,6 +643,7 @@ def test_old_images_of_functions_are_removed_and_those_in_use_stay(engine, tmp_p
                 code_dir=str(code),
                 layer_dir="",
                 apt=[],
+                labels={images.LABEL_NODE: node} if node else {},
             )
             tag = f"pratai/function:{name}"
             await images.build_function(client, made, tag=tag, progress=lambda _line: None)
@@ -650,9 +654,28 @@ def test_old_images_of_functions_are_removed_and_those_in_use_stay(engine, tmp_p
             engine.docker("images", "--format", "{{.Tag}}", "pratai/function").stdout.split()
         )
 
-    asyncio.run(build(["old-a", "old-b", "old-c"]))
+    world = other_world(engine, tmp_path, images_max=2, sweep_ms=100)
+    node = world.driver._place.node
+    world.close()
+    engine.docker("image", "prune", "-af", "--filter", "label=pratai.key")
+    asyncio.run(build(["old-a", "old-b", "old-c"], node))
+    asyncio.run(build(["of-somebody"], ""))
     world = other_world(engine, tmp_path, images_max=2, sweep_ms=100)
     try:
-        world.until(lambda: len(tags()) == 2)
+        world.until(lambda: tags() == {"old-b", "old-c", "of-somebody"})
     finally:
         world.close()
+
+
+def test_an_image_that_was_removed_is_made_again(world, engine):
+    apt = ["hostname"]
+    world.start(apt=apt, init_timeout_ms=60_000).stop()
+    world.run(world.driver.forget("default/f/1"))
+    world.until(lambda: containers_of(engine, world) == [])
+    for tag in world.driver._provision.in_use():
+        engine.docker("rmi", "-f", tag)
+
+    with pytest.raises(PlatformError):
+        world.begin(world.spec(apt=apt))
+
+    assert world.start(apt=apt).call(1).value == 1

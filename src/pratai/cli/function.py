@@ -8,6 +8,7 @@ import msgspec
 from pratai.cli.arguments import function_argument, more, page_options, pages
 from pratai.cli.client import JSON_BODY, decode, route
 from pratai.cli.command import Command, Group
+from pratai.cli.config import load, source_options
 from pratai.cli.output import Moment, ms, size, when
 from pratai.cli.session import Session
 from pratai.model.api import (
@@ -131,6 +132,35 @@ def rollback(session: Session, name: str, version: str) -> None:
     else:
         view = decode(answer.body, FunctionView)
         session.output.say(f"{name} runs version {view.version} again ({view.digest[:12]}).")
+
+
+@function.command(
+    example="pratai function image hello\npratai function image hello --tag shop/hello:7"
+)
+@function_argument
+@click.option("--tag", default="", metavar="T", help="Name of the image. [pratai/NAME:VERSION]")
+@source_options
+@click.pass_obj
+def image(
+    session: Session,
+    name: str,
+    *,
+    tag: str,
+    files: tuple[str, ...],
+    settings: tuple[tuple[str, str], ...],
+) -> None:
+    """Build an image of a function on this machine's Docker engine: code, dependencies, packages.
+
+    It stands on the image of the function's runtime (`pratai runtimes build`).
+    """
+    from pratai.cli.function_image import build_image
+
+    build_image(
+        session,
+        name,
+        tag=tag,
+        config=load("node", files, settings).config,
+    )
 
 
 def show_function(session: Session, view: FunctionView) -> None:

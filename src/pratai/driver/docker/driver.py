@@ -19,9 +19,10 @@ from pratai.config.schema import Driver as DriverConfig
 from pratai.driver import processes
 from pratai.driver.base import Fingerprint, InstanceSpec, InstanceStats, Listener
 from pratai.driver.docker.container import Container
-from pratai.driver.docker.engine import Engine
+from pratai.driver.docker.engine import Engine, NoSuchObject
+from pratai.driver.docker.images import LABEL_NODE
 from pratai.driver.docker.leftovers import Leftovers
-from pratai.driver.docker.plan import LABEL_NODE, Place, Plan, make_plan
+from pratai.driver.docker.plan import Place, Plan, make_plan
 from pratai.driver.docker.provision import Provision
 from pratai.driver.users import Users
 from pratai.errors import ConfigError, PlatformError
@@ -63,7 +64,7 @@ class DockerDriver:
             build_timeout_ms=config.build_timeout_ms,
         )
         self._users = Users(config.uid_first, config.uid_count, seed=int(node[:8], 16))
-        self._provision = Provision(self._engine, config, catalog.default_runtime())
+        self._provision = Provision(self._engine, config, catalog.default_runtime(), node=node)
         self._leftovers = Leftovers(self._engine, config, self._place)
         self._listener: Listener | None = None
         #: {key of its plan: container}, those that start no instance any more included.
@@ -254,7 +255,12 @@ class DockerDriver:
                 other.retire()
         self._make_room()
         container = self._new_container(plan)
-        await container.start()
+        try:
+            await container.start()
+        except NoSuchObject:
+            # Somebody removed the image: looked for, and made again, at the next start.
+            self._provision.forget(plan.image)
+            raise
         self._containers[plan.key] = container
         return container
 

@@ -31,6 +31,8 @@ BOOTSTRAP = "/usr/lib/pratai/runtime/bootstrap.py"
 LABEL_IMAGE = "pratai.image"
 LABEL_BOOTSTRAP = "pratai.bootstrap"
 LABEL_KEY = "pratai.key"
+#: On what a node made for itself, and may remove: containers, networks, images of functions.
+LABEL_NODE = "pratai.node"
 
 _RUNTIMES_DIR = os.path.dirname(os.path.abspath(catalog.__file__))
 

@@ -17,8 +17,8 @@ import structlog
 
 from pratai.config.schema import Driver as DriverConfig
 from pratai.driver.docker.engine import Engine
-from pratai.driver.docker.images import LABEL_IMAGE
-from pratai.driver.docker.plan import LABEL_NODE, Place, Plan
+from pratai.driver.docker.images import LABEL_NODE
+from pratai.driver.docker.plan import Place, Plan
 from pratai.errors import PlatformError
 
 _log = structlog.get_logger("driver")
@@ -64,7 +64,7 @@ class Leftovers:
             name = _name(container)
             if container["State"] in ("exited", "dead") and name not in known():
                 await self._remove(container["Id"], name)
-        made = await self._engine.images({LABEL_IMAGE: "function"})
+        made = await self._engine.images({LABEL_NODE: self._place.node})
         made.sort(key=lambda image: int(image["Created"]))
         for image in made[: max(0, len(made) - self._config.images_max)]:
             # Those that a tag names only: `docker` removes none that a container uses.

@@ -15,9 +15,16 @@ import msgspec
 from pratai.config.schema import Driver as DriverConfig
 from pratai.driver import box
 from pratai.driver.base import InstanceSpec
-from pratai.driver.docker.images import BOOTSTRAP, CONTROL_DIR, LABEL_KEY, LAYER_DIR, TASK_DIR
+from pratai.driver.docker.images import (
+    BOOTSTRAP,
+    CONTROL_DIR,
+    LABEL_KEY,
+    LABEL_NODE,
+    LAYER_DIR,
+    TASK_DIR,
+)
 
-LABEL_NODE, LABEL_VERSION = "pratai.node", "pratai.version"
+LABEL_VERSION = "pratai.version"
 
 #: What the first process of a container needs beside instances.
 _BASE_MB = 64

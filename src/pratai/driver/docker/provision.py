@@ -18,6 +18,7 @@ from pratai.driver.docker.engine import Engine
 from pratai.driver.docker.images import (
     LABEL_BOOTSTRAP,
     LABEL_KEY,
+    LABEL_NODE,
     FunctionImage,
     bootstrap_digest,
     build_function,
@@ -38,10 +39,13 @@ _FAILED_S = 60.0
 class Provision:
     """Has the images of a node."""
 
-    def __init__(self, engine: Engine, config: DriverConfig, runtime: Runtime) -> None:
+    def __init__(
+        self, engine: Engine, config: DriverConfig, runtime: Runtime, *, node: str
+    ) -> None:
         self._engine = engine
         self._config = config
         self._runtime = runtime
+        self._node = node
         #: Id of the runtime's image.
         self._runtime_id = ""
         #: {tag of a function's image: its id}, those used by this process, latest last.
@@ -84,6 +88,8 @@ class Provision:
 
         """
         apt = spec.version.config.apt
+        if not self._runtime_id:
+            await self.open()
         if not apt:
             return self._runtime_id, True
         key = self._key(spec)
@@ -95,6 +101,12 @@ class Provision:
         while len(self._used) > self._config.images_max:
             del self._used[next(iter(self._used))]
         return image_id, False
+
+    def forget(self, image_id: str) -> None:
+        """The engine does not have this image any more."""
+        if image_id == self._runtime_id:
+            self._runtime_id = ""
+        self._used = {tag: known for tag, known in self._used.items() if known != image_id}
 
     def in_use(self) -> set[str]:
         """Tags of functions' images that this process used of late."""
@@ -131,7 +143,7 @@ class Provision:
                 code_dir=spec.code_dir,
                 layer_dir=spec.layer_dir,
                 apt=spec.version.config.apt,
-                labels={LABEL_KEY: key},
+                labels={LABEL_KEY: key, LABEL_NODE: self._node},
             )
             try:
                 built = await build_function(self._engine, image, tag=tag, progress=progress)

@@ -99,6 +99,10 @@ class PackageInspector(Protocol):
         """Check, store and prepare a package. Raises `CallerError` for what is wrong with it."""
         ...
 
+    async def read(self, digest: str) -> bytes:
+        """A package as it was uploaded. Raises `NotFound` when it is not kept any more."""
+        ...
+
 
 def nothing_changed(version: Version | None, version_id: str) -> None:
     """Hook of a gateway that need not know when versions change."""

@@ -99,6 +99,20 @@ async def read_function(call: Call) -> Response:
     return json_response(function_view(function, version, call.context.base_url))
 
 
+async def read_package(call: Call) -> Response:
+    """`GET /v1/functions/{name}/package`."""
+    name, qualifier = call.text("name"), call.text("qualifier")
+    version = await call.context.catalog.resolve(call.namespace, name, qualifier, 0.0)
+    data = await call.context.packages.read(version.digest)
+    zipped = data.startswith(b"PK")
+    suffix = "zip" if zipped else "py"
+    headers = {
+        "Content-Disposition": f'attachment; filename="{version.name}-{version.number}.{suffix}"',
+        "ETag": f'"{version.digest}"',
+    }
+    return Response(data, 200, headers, "application/zip" if zipped else "text/x-python")
+
+
 async def list_functions(call: Call) -> Response:
     """`GET /v1/functions`."""
     catalog, limit = call.context.catalog, call.whole("limit")

@@ -35,6 +35,23 @@ def functions_rows() -> list[Operation]:
             replies=ok(api.FunctionView),
         ),
         Operation(
+            id="readPackage",
+            method="GET",
+            path="/v1/functions/{name}/package",
+            summary="The package of a version as it was uploaded.",
+            tag="functions",
+            handler=functions.read_package,
+            parameters=(*OF_FUNCTION, p.QUALIFIER),
+            problems=(404,),
+            replies={
+                200: Reply(
+                    description="A zip archive, or one source file.",
+                    media=("application/zip", "text/x-python"),
+                    headers=(("ETag", "The digest of the package."),),
+                )
+            },
+        ),
+        Operation(
             id="deleteFunction",
             method="DELETE",
             path="/v1/functions/{name}",
