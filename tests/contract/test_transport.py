@@ -186,6 +186,33 @@ async def test_what_waits_for_a_dead_peer_is_bounded_and_counted() -> None:
 
 
 @in_loop
+async def test_a_peer_that_ended_is_told_and_one_that_comes_back_is_not() -> None:
+    told: list[str] = []
+    sender = ZeromqTransport(Queue(), key=None)
+    sender.watch("node", told.append, after_s=0.3)
+    boxes = [Inbox(), Inbox()]
+    peers = [ZeromqTransport(Queue(), key=None) for _ in boxes]
+    endpoints = [
+        peer.listen("node", "127.0.0.1", 0, box.receive)
+        for peer, box in zip(peers, boxes, strict=True)
+    ]
+    addresses = [address_of("node", str(at), endpoint) for at, endpoint in enumerate(endpoints)]
+    for address, box in zip(addresses, boxes, strict=True):
+        sender.send(address, dispatch(1))
+        await box.wait(1)
+    for peer in peers:
+        peer.close()
+    again = ZeromqTransport(Queue(), key=None)
+    again.listen("node", "127.0.0.1", int(endpoints[0].rpartition(":")[2]), boxes[0].receive)
+    sender.send(addresses[0], dispatch(2))
+    await boxes[0].wait(2)
+    await until(lambda: bool(told))
+    assert told == [addresses[1]]
+    sender.close()
+    again.close()
+
+
+@in_loop
 async def test_a_socket_others_can_reach_needs_a_key() -> None:
     transport = ZeromqTransport(Queue(), key=None)
     with pytest.raises(ConfigError, match="no cluster key"):

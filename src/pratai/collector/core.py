@@ -47,6 +47,7 @@ from pratai.wire.messages import (
     Result,
     Resume,
     Tick,
+    Unreachable,
     Withdraw,
 )
 
@@ -181,6 +182,13 @@ class Collector:
             self.membership.drop(leave.node_id, "left", now_ms, effects)
             self._abandon(leave.node_id, "left", now_ms, effects)
 
+    def _on_unreachable(self, gone: Unreachable, now_ms: int, effects: list[Effect]) -> None:
+        """Sooner than its silence would tell. Should it live, its next heartbeat brings it back."""
+        if gone.node_id in self.members:
+            effects.append(Count("nodes_lost"))
+            self.membership.drop(gone.node_id, "lost", now_ms, effects)
+            self._abandon(gone.node_id, "was lost", now_ms, effects)
+
     def _on_logs(self, logs: Logs, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         effects.append(RecordLogs(logs.records))
 
@@ -314,6 +322,7 @@ class Collector:
         Announce: _on_announce,
         DrainNode: _on_drain_node,
         Leave: _on_leave,
+        Unreachable: _on_unreachable,
         Logs: _on_logs,
         Tick: _on_tick,
     }

@@ -146,6 +146,10 @@ class Scheduler(Section, frozen=True, kw_only=True):
     node_silence_max_ms: Annotated[
         int, Meta(ge=1, description="A node unheard of for this long is lost.")
     ] = 10_000
+    node_gone_ms: Annotated[
+        int,
+        Meta(ge=50, description="A node whose connection broke has this long to be there again."),
+    ] = 1_000
     gateway_silence_max_ms: Annotated[
         int, Meta(ge=1, description="A gateway unheard of for this long is told nothing more.")
     ] = 10_000

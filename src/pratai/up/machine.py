@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 
 from pratai import ids
 from pratai.config.schema import Config
@@ -13,6 +14,8 @@ from pratai.runtimes.catalog import runtimes
 
 #: Calls at one time for each processor when `[node] slots` is 0.
 SLOTS_EACH_CPU = 32
+#: Open files that a process asks for.
+FILES_MAX = 65_536
 
 
 def kept_id(data_dir: str, kind: str) -> str:
@@ -29,6 +32,14 @@ def kept_id(data_dir: str, kind: str) -> str:
     with open(path, "w", encoding="ascii") as file:
         file.write(made)
     return made
+
+
+def allow_files() -> None:
+    """As many open files as this user may have: each peer takes some, each caller one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def capacity_of(config: Config) -> Capacity:

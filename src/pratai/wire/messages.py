@@ -343,6 +343,12 @@ class Peers(Message, frozen=True, kw_only=True):
     gateways: list[Peer]
 
 
+class Unreachable(Message, frozen=True, kw_only=True):
+    """The connection to a node broke and cannot be made again: its process is gone."""
+
+    node_id: str
+
+
 class DrainNode(Message, frozen=True, kw_only=True):
     """An operator, through a gateway: give this node no further dispatch (`drain`), or give it work
     again. Remembered over joins and restarts.

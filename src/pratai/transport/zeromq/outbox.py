@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from pratai.metrics import count
 from pratai.wire.codec import frames_of
@@ -21,6 +23,7 @@ BATCH_MAX = 64
 BATCH_BYTES_MAX = 1 << 20
 #: Payload bytes that may wait for one peer.
 WAITING_BYTES_MAX = 256 << 20
+_CONNECTION = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 #: Time before a peer that took nothing is tried again.
 RETRY_S = 0.002
 
@@ -38,6 +41,31 @@ class Outbox:
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
         self._flush: asyncio.Handle | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._monitor_fd = -1
+        self._gone: Callable[[], None] | None = None
+        self._gone_after_s = 0.0
+        self._going: asyncio.TimerHandle | None = None
+
+    def watch(self, gone: Callable[[], None], *, after_s: float) -> None:
+        """Have `gone` called when the connection broke and was not made again for `after_s`."""
+        self._gone, self._gone_after_s = gone, after_s
+        self._monitor = self._socket.get_monitor_socket(_CONNECTION)
+        self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
+        self._loop.add_reader(self._monitor_fd, self._on_connection)
+        self._loop.call_soon(self._on_connection)
+
+    def _on_connection(self) -> None:
+        while self._monitor is not None:
+            try:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.DONTWAIT))["event"]
+            except zmq.Again:
+                return
+            if self._going is not None:
+                self._going.cancel()
+                self._going = None
+            if event == zmq.EVENT_DISCONNECTED and self._gone is not None:
+                self._going = self._loop.call_later(self._gone_after_s, self._gone)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -90,6 +118,12 @@ class Outbox:
             count("messages_dropped", len(self._waiting))
             self._waiting.clear()
             self._waiting_bytes = 0
+        if self._going is not None:
+            self._going.cancel()
+        if self._monitor is not None:
+            self._loop.remove_reader(self._monitor_fd)
+            self._monitor = None
+            self._socket.disable_monitor()
         self._socket.close(linger_ms)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import zmq
 import zmq.auth
@@ -68,6 +68,8 @@ class ZeromqTransport:
         #: {address: its outbox}, least lately used first. At most `PEERS_MAX`.
         self._outboxes: dict[str, Outbox] = {}
         self._inlets: list[Inlet] = []
+        #: {kind of address: (told of those that are gone, after how long)}.
+        self._watched: dict[str, tuple[Callable[[str], None], float]] = {}
         self._complaints = Complaints()
 
     def bind(self, address: str, receiver: Receiver) -> None:
@@ -115,6 +117,12 @@ class ZeromqTransport:
             )
         )
         return endpoint
+
+    def watch(self, kind: str, gone: Callable[[str], None], *, after_s: float) -> None:
+        """Have `gone` told the address of a peer of this kind whose connection broke and was not
+        made again for `after_s`: its process has ended, or the network is cut.
+        """
+        self._watched[kind] = (gone, after_s)
 
     def send(self, to: str, message: Message) -> None:
         """Send, never blocking. Unknown addresses are counted and dropped."""
@@ -179,13 +187,17 @@ class ZeromqTransport:
             socket.curve_secretkey = self._key.secret
             socket.curve_publickey = self._key.public
             socket.curve_serverkey = self._key.public
+        outbox = Outbox(socket, self._loop, waiting_max=self._config.waiting_max)
+        watched = self._watched.get(address.partition(":")[0])
+        if watched is not None:
+            gone, after_s = watched
+            outbox.watch(lambda: gone(address), after_s=after_s)
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:
-            socket.close(0)
+            outbox.close(0)
             self._complaints.add("peers_refused", address, error.strerror or str(error))
             return None
-        outbox = Outbox(socket, self._loop, waiting_max=self._config.waiting_max)
         self._outboxes[address] = outbox
         return outbox
 

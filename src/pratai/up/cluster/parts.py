@@ -18,7 +18,6 @@ from pratai.store.base import Store
 from pratai.transport.base import Receiver
 from pratai.transport.zeromq.transport import CurveKey, ZeromqTransport
 
-
 _log = structlog.get_logger("pratai.cluster")
 #: First and longest wait before a store that does not answer is opened again.
 OPEN_RETRY_S, OPEN_RETRY_S_MAX = 0.25, 5.0

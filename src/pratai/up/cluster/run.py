@@ -13,6 +13,7 @@ from pratai.config import schema
 from pratai.gateway.direct import DirectProtocol
 from pratai.up.cluster.parts import ProcessOptions
 from pratai.up.datadir import check_data_dir, locked
+from pratai.up.machine import allow_files
 from pratai.up.serving import Lived, listening, live, url_of
 
 
@@ -28,6 +29,7 @@ def run_process(options: ProcessOptions) -> None:
     config = options.config
     log.configure(config.log.level, config.log.format)
     check_data_dir(options.data_dir)
+    allow_files()
     if options.kind == "gateway":
         host, port, or_any = config.gateway.host, config.gateway.port, False
     else:

@@ -32,7 +32,7 @@ from pratai.up.cluster.ownership import Ownership
 from pratai.up.cluster.stragglers import Stragglers
 from pratai.up.outcomes import Outcomes
 from pratai.up.upkeep import Upkeep
-from pratai.wire.messages import Invoke, Message, Provision
+from pratai.wire.messages import Invoke, Message, Provision, Unreachable
 
 _log = structlog.get_logger("pratai.scheduler")
 #: Wait before the store is asked again at start.
@@ -136,6 +136,9 @@ class SchedulerProcess:
         await self.ownership.take()
         queue = self.config.queue
         host = parts.bind_address(queue)
+        self._zeromq.watch(
+            "node", self._node_gone, after_s=self.config.scheduler.node_gone_ms / 1_000
+        )
         self._zeromq.listen("scheduler", host, queue.scheduler_port, self._receive)
         self._zeromq.listen("collector", host, queue.collector_port, self.collector.receive)
         self._standing_by = ""
@@ -186,6 +189,11 @@ class SchedulerProcess:
         if self._arrived is not None and isinstance(message, Invoke):
             self._arrived.add(message.request_id)
         self.scheduler.receive(message)
+
+    def _node_gone(self, address: str) -> None:
+        node_id = address.partition("@")[0].removeprefix("node:")
+        _log.warning("node_unreachable", node_id=node_id)
+        self.collector.receive(Unreachable(node_id=node_id))
 
     def _ready(self) -> dict[str, str]:
         return {
