@@ -23,7 +23,7 @@ _COMMANDS = {
     "functions": "pratai.cli.function:functions",
     "function": "pratai.cli.function:function",
     "alias": "pratai.cli.alias:alias",
-    "runtimes": "pratai.cli.node:runtimes",
+    "runtimes": "pratai.cli.runtimes:runtimes",
     "triggers": "pratai.cli.triggers:triggers",
     "events": "pratai.cli.events:events",
     "logs": "pratai.cli.logs:logs",

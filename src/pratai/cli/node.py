@@ -1,4 +1,4 @@
-"""`pratai nodes`, `pratai node [show|drain|undrain]` and `pratai runtimes`."""
+"""`pratai nodes` and `pratai node [show|drain|undrain]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pratai.cli.output import Moment, when
 from pratai.cli.process import data_dir_option, ready_file_option, run
 from pratai.cli.session import Session
 from pratai.errors import NotFound
-from pratai.model.api import NodeList, NodeView, RuntimeList
+from pratai.model.api import NodeList, NodeView
 
 
 @click.command(cls=Command, example="pratai nodes")
@@ -105,20 +105,6 @@ def drain(session: Session, node_id: str) -> None:
 def undrain(session: Session, node_id: str) -> None:
     """Give a drained node calls again."""
     _move(session, node_id, "undrain")
-
-
-@click.command(cls=Command, example="pratai runtimes")
-@click.pass_obj
-def runtimes(session: Session) -> None:
-    """List the language environments that functions can run in."""
-    found, body = session.client.get(route("runtimes"), RuntimeList)
-    if session.output.as_json:
-        session.output.write_json(body)
-        return
-    rows = [(item.name, item.language, item.version, item.default) for item in found.items]
-    session.output.table(
-        ("runtime", "language", "version", "default"), rows, empty="No node offers a runtime."
-    )
 
 
 class _RawNodes(msgspec.Struct):
