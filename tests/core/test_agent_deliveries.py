@@ -19,11 +19,12 @@ from pratai.agent.deliveries import delivery_of, document_of, postponed, put_del
 from pratai.agent.destinations import Destinations
 from pratai.agent.messages import Emission
 from pratai.agent.posting import asked_wait_ms, is_public, post
-from pratai.agent.signing import signature, signing_secret
+from pratai.agent.signing import signature
 from pratai.config import schema
 from pratai.errors import NotFound
 from pratai.model.trigger import DELIVERY, Delivery
 from pratai.store.memory import MemoryStore
+from pratai.store.signing import signing_secret
 
 DAY_MS = 86_400_000
 START_MS = 1_735_689_600_000

@@ -18,13 +18,14 @@ from pratai import ids
 from pratai.agent.deliveries import delivery_id, delivery_of, document_of, postponed
 from pratai.agent.messages import Emission, Emit
 from pratai.agent.posting import Answer, post
-from pratai.agent.signing import signed_headers, signing_secret
+from pratai.agent.signing import signed_headers
 from pratai.clock import now_ms
 from pratai.config import schema
 from pratai.errors import Conflict, PrataiError, StoreUnavailable
 from pratai.metrics import count
 from pratai.model.trigger import DELIVERY, Delivery
 from pratai.store.base import Document, Store
+from pratai.store.signing import signing_secret
 
 _log = structlog.get_logger("pratai.agent")
 #: Deliveries read at one time, and in one look; what is beyond waits for the next one.

@@ -1,7 +1,7 @@
-"""Signatures of deliveries, as Standard Webhooks has them, and the secrets they are made with.
+"""Signatures of deliveries, as Standard Webhooks has them.
 
-A namespace has one secret, a document of its own that is made when it is first needed. Receivers
-check `webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`.
+What they are made with is the namespace's secret (`store/signing.py`). Receivers check
+`webhook-signature`: `v1,` and the base64 of HMAC-SHA256 over `ID.TIMESTAMP.BODY`.
 """
 
 from __future__ import annotations
@@ -10,36 +10,7 @@ import base64
 import hashlib
 import hmac
 
-import msgspec
-
-from pratai import ids
-from pratai.errors import Conflict, PlatformError
-from pratai.model.trigger import SIGNING_SECRET
-from pratai.store.base import Document, Store
-
-_ID = "deliveries"
 _PREFIX = "whsec_"
-
-
-async def signing_secret(store: Store, namespace: str) -> str:
-    """The secret (`whsec_...`) by which a namespace's deliveries are signed; made on first use."""
-    for _ in range(2):
-        found = await store.get(SIGNING_SECRET, namespace, _ID)
-        if found is not None:
-            return msgspec.json.decode(found.body, type=str)
-        secret = ids.signing_secret()
-        document = Document(
-            kind=SIGNING_SECRET, namespace=namespace, id=_ID, body=msgspec.json.encode(secret)
-        )
-        try:
-            await store.put(document)
-        except Conflict:
-            continue  # somebody made one at the same moment
-        return secret
-    raise PlatformError(
-        f"the signing secret of namespace {namespace} can neither be read nor made",
-        next_step="Ask again; if it repeats, look at the store.",
-    )
 
 
 def signature(secret: str, webhook_id: str, *, timestamp_s: int, body: bytes) -> str:

@@ -10,7 +10,7 @@ from pratai.cli.client import JSON_BODY, decode, route
 from pratai.cli.command import Group
 from pratai.cli.output import Moment
 from pratai.cli.session import Session
-from pratai.model.api import KeyCreatedView, KeyList, KeyRequest
+from pratai.model.api import KeyCreatedView, KeyList, KeyRequest, SigningSecretView
 
 
 @click.group(cls=Group, example="pratai keys create --label ci\npratai keys list")
@@ -61,6 +61,17 @@ def cluster(session: Session, *, path: str) -> None:
         session.output.write_json({"file": path})
         return
     session.output.say(path)
+
+
+@keys.command(example="pratai keys signing-secret")
+@click.pass_obj
+def signing_secret(session: Session) -> None:
+    """Show by what outcomes are signed that are sent to URLs. Any key of the namespace will do."""
+    view, body = session.client.get(route("signing-secret"), SigningSecretView)
+    if session.output.as_json:
+        session.output.write_json(body)
+    else:
+        session.output.say(view.secret)
 
 
 @keys.command("list", example="pratai keys list")

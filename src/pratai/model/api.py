@@ -326,6 +326,14 @@ class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     label: str = ""
 
 
+class SigningSecretView(msgspec.Struct, frozen=True, kw_only=True):
+    """By which outcomes sent to URLs are signed; whoever knows it can sign as this namespace."""
+
+    namespace: str
+    #: `whsec_` and base64, as Standard Webhooks has it.
+    secret: str
+
+
 class KeyList(msgspec.Struct, frozen=True, kw_only=True):
     """A page of keys."""
 

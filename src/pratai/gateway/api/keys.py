@@ -1,4 +1,4 @@
-"""Handlers for keys, for admins alone."""
+"""Handlers for keys, for admins alone; and for what deliveries are signed with."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from starlette.responses import Response
 
 from pratai.gateway.api.operations import Call, json_response
 from pratai.gateway.views import key_view
-from pratai.model.api import KeyCreatedView, KeyList, KeyRequest
+from pratai.model.api import KeyCreatedView, KeyList, KeyRequest, SigningSecretView
 from pratai.model.refusal import invalid
 from pratai.model.validation import check_name, parse_body
+from pratai.store.signing import signing_secret
 
 LABEL_CHARS_MAX = 256
 
@@ -48,3 +49,9 @@ async def delete_key(call: Call) -> Response:
     """`DELETE /v1/keys/{key_id}`."""
     await call.context.keys.revoke(call.text("key_id"))
     return Response(status_code=204)
+
+
+async def read_signing_secret(call: Call) -> Response:
+    """`GET /v1/signing-secret`: made at the first question."""
+    secret = await signing_secret(call.context.store, call.namespace)
+    return json_response(SigningSecretView(namespace=call.namespace, secret=secret))

@@ -151,6 +151,16 @@ def keys_rows() -> list[Operation]:
             problems=(404, 409),
             replies=gone("Deleted."),
         ),
+        Operation(
+            id="readSigningSecret",
+            method="GET",
+            path="/v1/signing-secret",
+            summary="By which outcomes are signed that this namespace sends to URLs.",
+            tag="keys",
+            handler=keys.read_signing_secret,
+            parameters=(p.NAMESPACE,),
+            replies=ok(api.SigningSecretView),
+        ),
     ]
 
 
