@@ -31,6 +31,7 @@ class Call:
         "listener",
         "more",
         "qualifier",
+        "resent",
         "result",
         "version",
     )
@@ -58,6 +59,8 @@ class Call:
         self.chunk_bytes = 0
         self.content_type = ""
         self.result: Result | None = None
+        #: Whether it was said to a second scheduler.
+        self.resent = False
         #: How to notice that the caller has gone; None when nobody watches, or somebody does.
         self.gone: Callable[[], Awaitable[None]] | None = None
         #: Resolved when there are more chunks, or the result, for who waits for them.

@@ -270,6 +270,8 @@ class GatewayService(Runner):
     def _answer(self, effect: Answer) -> None:
         call = self._calls.pop(effect.result.request_id, None)
         if call is not None:
+            if call.resent:
+                self._transport.send("scheduler", Cancel(request_id=call.invoke.request_id))
             call.answer(effect.result)
 
     def _chunk(self, effect: StreamChunk) -> None:
@@ -335,13 +337,17 @@ class GatewayService(Runner):
 
     def scheduler_changed(self) -> None:
         """The scheduler was started anew: what it said of backlogs is void, and calls that it had
-        in its queue are gone. Those in the journal it finds there, without knowing who waits.
+        in its queue are gone. Those in the journal it finds there, without knowing who waits; the
+        others are said again, marked, since they may be on a node already.
         """
         self.core.forget_backlogs()
         for call in self._calls.values():
             if call.invoke.journalled:
                 request_id = call.invoke.request_id
                 self._begin(self._loop.create_task(self._follow(call, request_id)))
+            else:
+                call.resent = True
+                self._transport.send("scheduler", replace(call.invoke, resent=True))
 
     async def _follow(self, call: Call, request_id: str) -> None:
         """Answer a call with what another one of the same key comes to."""

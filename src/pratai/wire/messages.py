@@ -59,6 +59,8 @@ class Invoke(Message, frozen=True, kw_only=True):
     trace: str = ""
     idempotency_key: str = ""
     trigger: str = "http"
+    #: Said before, to a scheduler that has ended since: it may be on a node already.
+    resent: bool = False
 
 
 class Cancel(Message, frozen=True, kw_only=True):

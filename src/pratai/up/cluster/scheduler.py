@@ -29,6 +29,7 @@ from pratai.up.api import store_gauges, store_trouble
 from pratai.up.cluster import parts
 from pratai.up.cluster.health import health_app
 from pratai.up.cluster.ownership import Ownership
+from pratai.up.cluster.resent import Resent
 from pratai.up.cluster.stragglers import Stragglers
 from pratai.up.outcomes import Outcomes
 from pratai.up.upkeep import Upkeep
@@ -40,6 +41,8 @@ RETRY_S = 1.0
 #: Functions read in one page.
 PAGE = 500
 DRAIN_S = 2.0
+#: How long nodes have to say what they have, once this is the scheduler.
+NODES_SPEAK_S = 3.0
 
 _decode_function = msgspec.json.Decoder(Function).decode
 
@@ -96,6 +99,7 @@ class SchedulerProcess:
             scheduler_id=self.scheduler_id,
         )
         self.stragglers = Stragglers(config.scheduler, self.store, self.scheduler, self.collector)
+        self.resent = Resent(self.scheduler.receive)
         self.ownership = Ownership(
             self.store, self.scheduler_id, lasts_ms=config.scheduler.ownership_ms
         )
@@ -147,6 +151,8 @@ class SchedulerProcess:
         recovered = await self.scheduler.recover(self._arrived or set())
         self._arrived = None
         _log.info("recovered", events=recovered)
+        await asyncio.sleep(NODES_SPEAK_S)
+        self.resent.release(self.collector.core.members)
         await self._patiently(self._keep_warm)
         self.stragglers.start()
         self._upkeep = Upkeep(self, None)
@@ -188,7 +194,8 @@ class SchedulerProcess:
     def _receive(self, message: Message) -> None:
         if self._arrived is not None and isinstance(message, Invoke):
             self._arrived.add(message.request_id)
-        self.scheduler.receive(message)
+        if not self.resent.takes(message):
+            self.scheduler.receive(message)
 
     def _node_gone(self, address: str) -> None:
         node_id = address.partition("@")[0].removeprefix("node:")
