@@ -329,9 +329,9 @@ def test_a_key_whose_maker_died_is_taken_over_and_a_late_maker_is_refused(
         late, create = store._parts.journal, store._parts.journal._create
         goes_on = asyncio.Event()
 
-        async def wait_and_create(given: Invocation, key: str) -> Any:
+        async def wait_and_create(*arguments: Any) -> Any:
             await goes_on.wait()
-            return await create(given, key)
+            return await create(*arguments)
 
         late._create = wait_and_create  # type: ignore[method-assign]
         slow = asyncio.ensure_future(store.accept(invocation("slow", idempotency_key="k")))
@@ -348,6 +348,34 @@ def test_a_key_whose_maker_died_is_taken_over_and_a_late_maker_is_refused(
         assert await other.verify() == []
 
     with_stores(elasticsearch_settings, scenario, count=2)
+
+
+def test_a_key_without_an_invocation_is_removed_by_a_sweep(
+    elasticsearch_settings: schema.Elasticsearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "CLAIM_AGE_MAX_MS", -1_000)
+    monkeypatch.setattr(upkeep, "OWNERLESS_AGE_MAX_MS", -1_000)
+
+    async def scenario(store: ElasticsearchStore) -> None:
+        assert store._parts is not None
+        part = store._parts.journal
+
+        async def die(*_: Any) -> Any:
+            raise StoreUnavailable("died here")
+
+        create = part._create
+        part._create = die  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable):
+            await store.accept(invocation("r1", idempotency_key="k"))
+        part._create = create  # type: ignore[method-assign]
+        await store.accept(invocation("r2", idempotency_key="kept"))
+        assert await store.verify() == ["1 idempotency keys belong to no invocation."]
+        await store.sweep(clock.now_ms(), KEEP_ALL)
+        assert await store.verify() == []
+        assert not (await store.accept(invocation("r3", idempotency_key="kept"))).created
+        assert (await store.accept(invocation("r4", idempotency_key="k"))).created
+
+    with_stores(elasticsearch_settings, scenario)
 
 
 def test_calls_with_one_key_in_several_processes_create_one(

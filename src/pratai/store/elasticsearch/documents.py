@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SEQ_BITS = 40
 _SEQ_MASK = (1 << _SEQ_BITS) - 1
 #: Documents of one answer of Elasticsearch.
-PAGE = 200
+PAGE = 100
 
 
 class Documents:

@@ -65,7 +65,7 @@ class Journal:
         event = invocation.event or b""
         given = msgspec.structs.replace(invocation, state="queued", event=event)
         if not given.idempotency_key:
-            accepted = await self._create(given, "")
+            accepted = await self._create(given, "", self._index_of(given.request_id))
             if accepted is not None:
                 return accepted
             raise _void(given.request_id)
@@ -86,7 +86,7 @@ class Journal:
         claim = self._claim(given)
         write = make_write("create", self._names.keys, key, claim)
         if (await self._writer.submit(write)).status != 409:
-            return await self._create(given, key)
+            return await self._create(given, key, claim["invocations_index"])
         found = await self._connection.ask(
             self._connection.es.get(index=self._names.keys, id=key), allowed=(404,)
         )
@@ -96,7 +96,7 @@ class Journal:
         if held["event_digest"] != claim["event_digest"]:
             raise _key_reused(given, held["request_id"])
         if given.request_id == held["request_id"]:
-            return await self._create(given, key)
+            return await self._create(given, key, held["invocations_index"])
         if await self._appears(held):
             return Accepted(request_id=held["request_id"], created=False)
         return await self._take_over(given, key, found)
@@ -106,19 +106,28 @@ class Journal:
     ) -> Accepted | None:
         """Get a key whose invocation was never made, or is gone."""
         held = found["_source"]
-        id_ = names.invocation_id(held["namespace"], held["request_id"])
-        index = self._indices.at(self._names.invocations, names.time_of(held["request_id"]))
-        void = {"void": True, "accepted_at_ms": clock.now_ms(), "token": ids.request_id()}
-        await self._writer.submit(make_write("create", index, id_, void))
-        current = await self.source(held["namespace"], held["request_id"], ["void"])
-        if current is None or not current.get("void"):
+        if not await self._made_void(held):
             return None
         options = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
         claim = self._claim(given)
         answer = await self._writer.submit(
             make_write("index", self._names.keys, key, claim, **options)
         )
-        return None if answer.status == 409 else await self._create(given, key)
+        if answer.status == 409:
+            return None
+        return await self._create(given, key, claim["invocations_index"])
+
+    async def _made_void(self, held: dict[str, Any]) -> bool:
+        """Keep the maker of a key from making its invocation; False when it did it before."""
+        id_ = names.invocation_id(held["namespace"], held["request_id"])
+        void = {"void": True, "accepted_at_ms": clock.now_ms(), "token": ids.request_id()}
+        try:
+            await self._writer.submit(make_write("create", held["invocations_index"], id_, void))
+        except Gone:
+            # An index is dropped long after anything new could come to it.
+            return True
+        current = await self.source(held["namespace"], held["request_id"], ["void"])
+        return current is not None and current.get("void") is True
 
     def _claim(self, given: Invocation) -> dict[str, Any]:
         return {
@@ -139,14 +148,12 @@ class Journal:
                 return False
             await asyncio.sleep(LOOK_S)
 
-    async def _create(self, given: Invocation, key: str) -> Accepted | None:
+    async def _create(self, given: Invocation, key: str, index: str) -> Accepted | None:
         """Make the invocation's document; None when its request id was made void."""
         token = ids.request_id()
         source = rows.invocation_source(given, token=token, key_id=key)
         id_ = names.invocation_id(given.namespace, given.request_id)
-        answer = await self._submit(
-            lambda: make_write("create", self._index_of(given.request_id), id_, source)
-        )
+        answer = await self._writer.submit(make_write("create", index, id_, source))
         self._refresher.wrote(self._names.invocations)
         if answer.status != 409:
             return Accepted(request_id=given.request_id, created=True)

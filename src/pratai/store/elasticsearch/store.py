@@ -103,6 +103,7 @@ class ElasticsearchStore:
             return
         if self._looking is not None:
             self._looking.cancel()
+            await asyncio.wait({self._looking})
         try:
             async with asyncio.timeout(CLOSE_S):
                 await parts.courier.flush()

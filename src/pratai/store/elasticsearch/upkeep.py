@@ -17,6 +17,7 @@ from pratai.store.elasticsearch import names as naming
 from pratai.store.elasticsearch import scripts
 from pratai.store.elasticsearch.indices import LEAD_MS, Indices
 from pratai.store.elasticsearch.refresh import Refresher
+from pratai.store.elasticsearch.refusals import refusal
 from pratai.store.elasticsearch.writer import Answer, Write, Writer, make_write
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ PAST_MS = 600_000
 BEGIN_MS = 60_000
 #: Void request ids are of no use to anybody after this.
 VOID_AGE_MAX_MS = 3_600_000
-#: Keys looked at by `problems`.
-CHECKED_KEYS_MAX = 1_000
-#: A key may be without its invocation for this long.
+#: Keys that are looked at in one step.
+KEYS_MAX = 1_000
+#: A key may be without its invocation for this long; then a sweep removes it, and soon at that.
 CLAIM_AGE_MAX_MS = 60_000
+OWNERLESS_AGE_MAX_MS = 3_600_000
 
 _FOREVER_MS = 1 << 62
 _log = structlog.get_logger("pratai.store")
@@ -61,6 +63,8 @@ class Upkeep:
         self._config = config
         #: Bytes of invocations and logs as last measured.
         self.bytes_used = 0
+        #: Keys claimed up to here have been looked at.
+        self._keys_checked_ms = 0
 
     # size
 
@@ -136,6 +140,7 @@ class Upkeep:
                 invocations += removed
         logs += await self._remove_logs(now_ms - retention.logs_age_max_ms)
         await self._remove_void(now_ms)
+        await self._remove_ownerless_keys(min(now_ms, clock.now_ms()) - CLAIM_AGE_MAX_MS)
         by_size = await self._sweep_by_size(retention.bytes_max)
         await self.roll_over(now_ms)
         return Swept(invocations=invocations + by_size.invocations, logs=logs + by_size.logs)
@@ -204,9 +209,10 @@ class Upkeep:
                 }
                 for id_ in some
             ]
-            body = await self._connection.ask(self._connection.es.mget(docs=wanted))
-            found = [one for one in body["docs"] if one.get("found")]
-            count += await self._delete([one for one in found if one["_source"].get("done")])
+            found = await self._read_many(wanted)
+            count += await self._delete(
+                [one for one in found if one and one["_source"].get("done")]
+            )
         return count
 
     async def _remove_invocations(self, query: dict[str, Any], bytes_min: int = _FOREVER_MS) -> int:
@@ -220,12 +226,7 @@ class Upkeep:
     async def _delete(self, found: list[dict[str, Any]]) -> int:
         """Delete finished invocations. Keys first: one must never name what is gone."""
         keys = [
-            make_write(
-                "update",
-                self._names.keys,
-                hit["_source"]["key_id"],
-                scripts.script(scripts.FORGET_KEY, {"request_id": hit["_source"]["request_id"]}),
-            )
+            self._forget_key(hit["_source"]["key_id"], hit["_source"])
             for hit in found
             if hit["_source"].get("key_id")
         ]
@@ -256,6 +257,17 @@ class Upkeep:
         await self._delete_by_query(
             self._names.invocations, {"bool": {"filter": [{"term": {"void": True}}, old]}}
         )
+
+    async def _remove_ownerless_keys(self, before_ms: int) -> None:
+        """What is left of acceptances that died halfway."""
+        await self._refresher.refresh(self._names.keys)
+        ownerless = await self._ownerless_keys(self._keys_checked_ms, before_ms)
+        await self._write([self._forget_key(hit["_id"], hit["_source"]) for hit in ownerless])
+        self._keys_checked_ms = max(self._keys_checked_ms, before_ms)
+
+    def _forget_key(self, key_id: str, source: dict[str, Any]) -> Write:
+        script = scripts.script(scripts.FORGET_KEY, {"request_id": source["request_id"]})
+        return make_write("update", self._names.keys, key_id, script)
 
     async def _delete_by_query(self, index: str, query: dict[str, Any]) -> int:
         body = await self._connection.ask(
@@ -333,32 +345,47 @@ class Upkeep:
             found.append(
                 f"{contradicting} invocations have a state that contradicts their outcome."
             )
-        ownerless = await self._ownerless_keys()
+        ownerless = await self._ownerless_keys(0, clock.now_ms() - OWNERLESS_AGE_MAX_MS)
         if ownerless:
-            found.append(f"{ownerless} idempotency keys belong to no invocation.")
+            found.append(f"{len(ownerless)} idempotency keys belong to no invocation.")
         return found
 
-    async def _ownerless_keys(self) -> int:
-        before_ms = clock.now_ms() - CLAIM_AGE_MAX_MS
+    async def _ownerless_keys(self, after_ms: int, before_ms: int) -> list[dict[str, Any]]:
+        """Keys claimed between two times whose invocation was never made, or is gone."""
         body = await self._connection.search(
             index=self._names.keys,
-            query={"range": {"claimed_at_ms": {"lt": before_ms}}},
+            query={"range": {"claimed_at_ms": {"gt": after_ms, "lt": before_ms}}},
             sort=[{"claimed_at_ms": "desc"}],
-            size=CHECKED_KEYS_MAX,
+            size=KEYS_MAX,
         )
-        keys = [hit["_source"] for hit in body["hits"]["hits"]]
-        if not keys:
-            return 0
-        wanted = [
+        hits: list[dict[str, Any]] = body["hits"]["hits"]
+        docs = [
             {
-                "_index": key["invocations_index"],
-                "_id": naming.invocation_id(key["namespace"], key["request_id"]),
-                "_source": False,
+                "_index": hit["_source"]["invocations_index"],
+                "_id": naming.invocation_id(
+                    hit["_source"]["namespace"], hit["_source"]["request_id"]
+                ),
+                "_source": ["void"],
             }
-            for key in keys
+            for hit in hits
         ]
-        found = await self._connection.ask(self._connection.es.mget(docs=wanted))
-        return sum(not one.get("found") for one in found["docs"])
+        owners = await self._read_many(docs)
+        return [
+            hit
+            for hit, owner in zip(hits, owners, strict=True)
+            if owner is None or owner["_source"].get("void")
+        ]
+
+    async def _read_many(self, docs: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
+        """Documents in real time; None for one that is not there."""
+        if not docs:
+            return []
+        body = await self._connection.ask(self._connection.es.mget(docs=docs))
+        for one in body["docs"]:
+            error = one.get("error")
+            if error and error.get("type") != "index_not_found_exception":
+                raise refusal(503, str(error.get("type")), str(error.get("reason")))
+        return [one if one.get("found") else None for one in body["docs"]]
 
 
 def _finished(*, dead: bool, before_ms: int) -> dict[str, Any]:
