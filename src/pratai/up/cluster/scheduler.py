@@ -99,7 +99,7 @@ class SchedulerProcess:
             scheduler_id=self.scheduler_id,
         )
         self.stragglers = Stragglers(config.scheduler, self.store, self.scheduler, self.collector)
-        self.resent = Resent(self.scheduler.receive)
+        self.resent = Resent(self.scheduler.receive, self.collector.core.members)
         self.ownership = Ownership(
             self.store, self.scheduler_id, lasts_ms=config.scheduler.ownership_ms
         )
@@ -152,7 +152,7 @@ class SchedulerProcess:
         self._arrived = None
         _log.info("recovered", events=recovered)
         await asyncio.sleep(NODES_SPEAK_S)
-        self.resent.release(self.collector.core.members)
+        self.resent.release()
         await self._patiently(self._keep_warm)
         self.stragglers.start()
         self._upkeep = Upkeep(self, None)
