@@ -297,6 +297,23 @@ def test_of_two_agents_one_watches_and_the_other_takes_over(play: Play) -> None:
     play(scene)
 
 
+def test_a_folder_that_only_one_agents_machine_has_is_watched_there(play: Play) -> None:
+    async def scene(bench: Bench) -> None:
+        (bench.inbox / "a").write_text("x")
+        opened = bench.config
+        bench.config = msgspec.structs.replace(opened, folders="/nowhere")
+        without = bench.watch(bench.trigger())
+        bench.config = opened
+        other = bench.watch(bench.trigger(), agent_id="b")
+        for _ in range(6):
+            await bench.looks(without, 1)
+            await bench.looks(other, 1)
+
+        assert len(bench.emitted) == 1
+
+    play(scene)
+
+
 def test_a_paused_folder_is_not_looked_at(play: Play) -> None:
     async def scene(bench: Bench) -> None:
         trigger = bench.trigger()

@@ -49,6 +49,8 @@ PAGE, TAKEN_AT_ONCE = 500, 100
 STATES_BY_PAGE = 50
 #: An offer that takes longer is made again; its key makes it the same one.
 OFFER_S_MAX = 30.0
+#: How long what is being offered or written is waited for at the end.
+STOP_S_MAX = 1.0
 #: States being written at one time; first and longest wait while the store cannot write.
 WRITES_MAX, RETRY_S, RETRY_S_MAX = 64, 0.2, 5.0
 
@@ -99,6 +101,8 @@ class AgentService(Runner):
         for rounds in (self._looking, self._watching, self._delivering):
             await rounds.stop()
         await self._destinations.stop()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=STOP_S_MAX)
         try:
             await self._folders.stop()
         except PrataiError as error:

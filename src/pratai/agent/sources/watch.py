@@ -37,6 +37,8 @@ FILES_A_LOOK, TOGETHER = 200, 16
 #: First and longest wait before a file that was refused is offered again.
 RETRY_MS, RETRY_MS_MAX = 2_000, 300_000
 WRITE_ATTEMPTS_MAX = 8
+#: How long a folder that could not be looked at is left to other agents.
+FAILED_MS = 2_000
 FAILURE_CHARS_MAX = 500
 
 _encode = msgspec.json.Encoder().encode
@@ -72,6 +74,8 @@ class _Folder:
         self.waiting: dict[str, _Waiting] = {}
         #: What is wrong with it now; told once.
         self.failure = ""
+        #: A folder that could not be looked at is left to other agents until then.
+        self.retry_at_ms = 0
 
 
 class FolderWatch:
@@ -113,7 +117,10 @@ class FolderWatch:
         """Look at every folder once. One that fails does not keep the others from being seen."""
         for folder in list(self._folders.values()):
             trigger = folder.trigger
-            if not await self._claims.hold(trigger.namespace, f"folder.{trigger.name}"):
+            claim = f"folder.{trigger.name}"
+            if now_ms() < folder.retry_at_ms <= now_ms() + FAILED_MS:
+                continue
+            if not await self._claims.hold(trigger.namespace, claim):
                 folder.waiting.clear()
                 continue
             try:
@@ -121,7 +128,10 @@ class FolderWatch:
             except StoreUnavailable:
                 raise
             except PrataiError as error:
+                # it may be there on the machine of another agent
                 failure = error.detail
+                folder.retry_at_ms = now_ms() + FAILED_MS
+                await self._claims.release(trigger.namespace, claim)
             await self._tell(folder, failure)
 
     async def _look_at(self, folder: _Folder) -> str:
