@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from callers import Callers
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -112,8 +113,12 @@ class Site:
         assert answer.status == 200, answer.data
         return answer.json()
 
-    def gateway_of(self, port: int) -> Gateway:
-        return next(gateway for gateway in self.gateways if gateway.port == port)
+    def call(self, method: str, name: str) -> int:
+        """A call that takes 10 ms, and can be found in the journals."""
+        headers = {"x-test-id": name, "x-test-hold-s": "0.01"}
+        body = b"{}" if method == "POST" else None
+        path = "/v1/functions/f/invocations"
+        return self.request(method, path, headers=headers, body=body).status
 
     def close(self) -> None:
         self.pool.clear()
@@ -143,51 +148,6 @@ def own_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     yield make
     for one in made:
         one.close()
-
-
-class Load:
-    """Callers in threads, one request each at a time, until told to stop."""
-
-    def __init__(self, site: Site, *methods: str) -> None:
-        self.site = site
-        self.stopped = threading.Event()
-        #: {request id: (method, status; 0 = the connection broke)}
-        self.answers: dict[str, tuple[str, int]] = {}
-        self.threads = [
-            threading.Thread(target=self._call, args=(number, methods[number % len(methods)]))
-            for number in range(CALLERS)
-        ]
-        for thread in self.threads:
-            thread.start()
-
-    def _call(self, caller: int, method: str) -> None:
-        count = 0
-        while not self.stopped.is_set():
-            count += 1
-            name = f"{caller}-{count}"
-            headers = {"x-test-id": name, "x-test-hold-s": "0.01"}
-            body = b"{}" if method == "POST" else None
-            try:
-                path = "/v1/functions/f/invocations"
-                answer = self.site.request(method, path, headers=headers, body=body)
-            except urllib3.exceptions.HTTPError:
-                self.answers[name] = (method, 0)
-            else:
-                self.answers[name] = (method, answer.status)
-
-    def wait_for(self, more: int) -> None:
-        """Let so many further requests be answered."""
-        goal, limit = len(self.answers) + more, time.monotonic() + 30
-        while len(self.answers) < goal:
-            assert time.monotonic() < limit, f"{len(self.answers)} of {goal}"
-            time.sleep(0.01)
-
-    def stop(self) -> dict[str, tuple[str, int]]:
-        """Stop; the requests that did not get a 200."""
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join(30)
-        return {name: told for name, told in self.answers.items() if told[1] != 200}
 
 
 # balance
@@ -341,7 +301,7 @@ def test_a_killed_gateway_takes_only_the_calls_it_had(own_site: Callable[..., Si
     the POSTs that are not were with the killed gateway; none ran elsewhere too.
     """
     site = own_site()
-    load = Load(site, "GET", "POST")
+    load = Callers(site.call, "GET", "POST", count=CALLERS)
     load.wait_for(200)
     killed = site.gateways[1]
 
@@ -362,7 +322,7 @@ def test_a_killed_gateway_takes_only_the_calls_it_had(own_site: Callable[..., Si
 def test_a_rolling_restart_fails_no_call(own_site: Callable[..., Site]) -> None:
     """SIGTERM to one after another under load; each is started again before the next."""
     site = own_site()
-    load = Load(site, "POST", "GET")
+    load = Callers(site.call, "POST", "GET", count=CALLERS)
     load.wait_for(100)
 
     for gateway in site.gateways:
