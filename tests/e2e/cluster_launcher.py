@@ -76,6 +76,7 @@ class Launched:
         command += ["--ready-file", str(ready)]
         for setting in [*self.common, *settings, *self.settings]:
             command += ["--set", setting]
+        (self.folder / f"{name}.command").write_text(json.dumps(command))
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log

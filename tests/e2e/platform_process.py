@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from elasticsearch_cluster import URLS_VARIABLE
 PRATAI = [sys.executable, "-m", "pratai"]
 START_S_MAX = 20.0
 STOP_S_MAX = 20.0
+LOOK_S = 0.01
 
 
 class Answer:
@@ -166,6 +168,10 @@ class PlatformProcess:
             assert time.monotonic() < limit, found
             time.sleep(0.02)
 
+    def metrics(self) -> str:
+        """The figures of everybody who counts calls, one page after the other."""
+        return self.request("GET", "/metrics").body.decode()
+
     def cli(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         environment = {
             **os.environ,
@@ -212,12 +218,60 @@ class ClusterTarget(PlatformProcess):
         super().__init__(directory, *settings)
         self.data_dir = directory / "cluster"
         self.data_dir.mkdir(exist_ok=True)
+        #: Processes started by hand, beside those of the launcher.
+        self.extra: list[subprocess.Popen[bytes]] = []
 
     def command(self, ready_file: Path) -> list[str]:
         launcher = Path(__file__).with_name("cluster_launcher.py")
         urls = elasticsearch_urls()
         command = [sys.executable, str(launcher), str(self.data_dir), str(ready_file)]
         return [*command, str(self.port), urls, *self.settings]
+
+    def metrics(self) -> str:
+        pages = []
+        for ready in sorted(self.data_dir.glob("gateway-*.ready")):
+            url = json.loads(ready.read_text())["url"]
+            pages.append(self.pool.request("GET", f"{url}/metrics").data.decode())
+        return "\n".join(pages)
+
+    # its processes, one by one
+
+    def pid_of(self, name: str) -> int:
+        """The process that runs now under this name."""
+        ready = json.loads((self.data_dir / f"{name}.ready").read_text())
+        return int(ready["pid"])
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to a process and all below it."""
+        pid = self.pid_of(name)
+        for one in [pid, *descendants(pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+
+    def run(self, name: str, *settings: str, like: str = "") -> subprocess.Popen[bytes]:
+        """Start a process again, or another one `like` one that there is; served on return."""
+        command = json.loads((self.data_dir / f"{like or name}.command").read_text())
+        if like:
+            command = [part.replace(f"/{like}", f"/{name}") for part in command]
+        for setting in settings:
+            command += ["--set", setting]
+        ready = self.data_dir / f"{name}.ready"
+        ready.unlink(missing_ok=True)
+        with (self.data_dir / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.extra.append(process)
+        limit = time.monotonic() + self.start_s_max
+        while not ready.exists():
+            assert process.poll() is None, self.log()[-4000:]
+            assert time.monotonic() < limit, self.log()[-4000:]
+            time.sleep(LOOK_S)
+        return process
+
+    def close(self) -> None:
+        for process in self.extra:
+            process.kill()
+            process.wait(10)
+        super().close()
 
     def log(self) -> str:
         logs = [self.directory / "up.log", *sorted(self.data_dir.glob("*.log"))]

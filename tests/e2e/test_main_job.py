@@ -339,10 +339,9 @@ def test_metrics_count_what_happened(platform: PlatformProcess) -> None:
     platform.deploy("counted", ECHO)
     for _ in range(3):
         platform.invoke("counted", 1)
-    text = platform.request("GET", "/metrics").body.decode()
     lines = [
         line
-        for line in text.splitlines()
+        for line in platform.metrics().splitlines()
         if 'function="counted"' in line and line.startswith("pratai_invocations_total")
     ]
     assert sum(float(line.rsplit(" ", 1)[1]) for line in lines) == 3
