@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine import Engine, is_possible, unmount
+from engine import Engine, is_possible
 from members import LOOK_S, ClusterProblem, Member, as_json, await_ready, end_leftovers, start, stop
 from nginx import Nginx
 
@@ -299,13 +299,13 @@ class LocalCluster:
 
     def down(self, *, keep: bool = False) -> None:
         """Stop everything, whoever needs others first; remove the folder unless it is kept."""
+        bridges = self.engine.bridges()
         for names in ("nginx", "agent", "gateway-", "node-", "scheduler", "dockerd", "elastic"):
             group = [one for one in self.members if one.name.startswith(names)]
             for name in stop(self.folder, group, STOP_S_MAX):
                 self.tell(f"{name} did not stop and was killed")
         end_leftovers(self.folder)
-        unmount(self.folder)
-        self.engine.forget()
+        self.engine.forget(bridges)
         if keep:
             self._state.unlink(missing_ok=True)
         else:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
-from members import LOOK_S, ClusterProblem, Member, reap, start
+from members import LOOK_S, ClusterProblem, Member, command_line, reap, start
 
 from elasticsearch_cluster import cache_dir
 
@@ -86,12 +86,19 @@ class Engine:
             earlier.unlink()
         part.rename(kept)
 
-    def forget(self) -> None:
+    def bridges(self) -> list[str]:
+        """The bridges that it made, while it runs; none of those of the machine's engine."""
+        if not self.folder.exists() or not _answers(self.socket):
+            return []
+        listed = ["network", "ls", "--no-trunc", "--filter=driver=bridge", "--format={{.ID}}"]
+        return ["docker0", *(f"br-{one[:12]}" for one in self._docker(*listed).split())]
+
+    def forget(self, bridges: list[str]) -> None:
         """After it ended: undo mounts, bridges and firewall rules that it left."""
         unmount(self.cluster_folder)
         state = self.folder / "network.json"
         if state.exists():
-            _restore(json.loads(state.read_text()))
+            _restore(json.loads(state.read_text()), bridges)
 
     def _docker(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -149,11 +156,13 @@ def _network() -> Network:
     }
 
 
-def _restore(before: Network) -> None:
-    """Remove what came and bears an engine's mark; others' changes stay."""
-    for link in _links():
-        if link not in before["links"] and link.startswith(("docker0", "br-", "veth")):
+def _restore(before: Network, bridges: list[str]) -> None:
+    """Remove what came with this engine; what others changed meanwhile stays."""
+    for link in bridges:
+        if link in _links() and link not in before["links"]:
             _run("ip", "link", "delete", link)
+    if _engines_running():
+        return
     kept = [line for line in _run("iptables-save").splitlines() if not _is_added(line, before)]
     rules = "\n".join([*kept, ""])
     subprocess.run(["iptables-restore"], input=rules, text=True, capture_output=True, check=False)
@@ -164,6 +173,12 @@ def _restore(before: Network) -> None:
 
 def _is_added(line: str, before: Network) -> bool:
     return line not in before["rules"] and any(mark in line for mark in MARKS)
+
+
+def _engines_running() -> bool:
+    """Whether other engines run, whose rules cannot be told from this one's."""
+    pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    return any(os.path.basename(command_line(int(pid)).split("\0")[0]) == "dockerd" for pid in pids)
 
 
 def _links() -> list[str]:
