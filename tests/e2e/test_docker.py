@@ -87,7 +87,7 @@ def test_failures_of_functions_are_told_as_on_every_driver(docker_platform):
 
     assert (raised.status, raised.json()["error_message"]) == (502, "no")
     assert (exited.status, exited.json()["code"]) == (502, "exited")
-    assert (hungry.status, hungry.json()["code"]) == (502, "out_of_memory")
+    assert (hungry.status, hungry.json()["code"]) == (502, "out_of_memory"), hungry
     assert slow.status == 504
 
 

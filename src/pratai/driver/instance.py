@@ -61,6 +61,8 @@ class Instance(abc.ABC):
         self._loop = asyncio.get_running_loop()
         self._how: InstanceExit | None = None
         self._problem = ""
+        #: Whether it was killed only because it closed its channel.
+        self._unheard = False
         #: Which of channel, stdout and stderr are still being read.
         self._open = {"channel", "stdout", "stderr"}
         size = max(spec.result_bytes_max, spec.log_bytes_max) + _FRAME_SLACK_BYTES
@@ -124,7 +126,9 @@ class Instance(abc.ABC):
         if self._how is not None:
             return
         self._problem = self._problem or problem
-        self._how = self._tell(status, out_of_memory=out_of_memory and not self.killed)
+        # A large process is long in dying: its channel may have closed well before this is heard.
+        by_itself = self._unheard or not self.killed
+        self._how = self._tell(status, out_of_memory=out_of_memory and by_itself)
         if self._open:
             self._loop.call_later(_DRAIN_S, self._stop_reading)
         self._finish()
@@ -168,6 +172,7 @@ class Instance(abc.ABC):
 
     def _kill_unheard(self) -> None:
         if self._how is None:
+            self._unheard = not self.killed
             self.kill("it closed its channel to the node")
 
     def _stop_reading(self) -> None:
