@@ -17,7 +17,16 @@ from bench import machine, report
 from bench.harness import FULL, QUICK, Findings, Plan, Result, say, settled
 
 #: In the order in which they run and stand in the table.
-NAMES = ["latency", "throughput", "cold_start", "durability", "elasticsearch", "density", "load"]
+NAMES = [
+    "latency",
+    "throughput",
+    "cold_start",
+    "durability",
+    "elasticsearch",
+    "density",
+    "load",
+    "placement",
+]
 
 
 def main() -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pratai.model.node import Capacity
-from pratai.scheduler.core.placement import WARM_MAX, Placement
+from pratai.scheduler.core import placement as module
+from pratai.scheduler.core.placement import Placement
 
 
 def placement(**slots: int) -> Placement:
@@ -21,7 +23,7 @@ def place(made: Placement, version_id: str, request_id: str) -> str:
     node = made.choose(version_id)
     if node is None:
         return ""
-    node.spend(version_id, request_id)
+    node.spend(request_id)
     made.check()
     return node.node_id
 
@@ -41,7 +43,7 @@ def test_a_node_without_credit_is_not_chosen() -> None:
 
 def test_a_draining_node_is_not_chosen() -> None:
     made = placement(n1=1, n2=1)
-    made.nodes["n1"].draining = True
+    made.drain("n1", drain=True)
 
     assert place(made, "v1", "r1") == "n2"
     assert place(made, "v1", "r2") == ""
@@ -96,35 +98,101 @@ def test_a_node_that_says_again_what_it_offers_keeps_what_it_holds() -> None:
     assert (made.nodes["n1"].credit, made.nodes["n1"].held) == (5, 1)
 
 
-def test_the_versions_a_node_is_warm_for_are_bounded() -> None:
-    made = placement(n1=1)
-    for number in range(WARM_MAX + 100):
-        place(made, f"v{number}", f"r{number}")
-        made.nodes["n1"].grant(f"r{number}")
+def test_a_version_goes_back_to_any_node_that_ran_it_lately() -> None:
+    made = placement(n1=1, n2=1, **{f"m{number}": 1 for number in range(50)})
+    ran = {place(made, "v1", f"r{number}") for number in range(2)}
+    for node in made.nodes.values():
+        node.grant("r0")
+        node.grant("r1")
+    made.nodes["m7"].spend("other")
 
-    assert len(made.nodes["n1"].warm) == WARM_MAX
-    assert len(made._last) <= WARM_MAX
+    assert {place(made, "v1", f"again{number}") for number in range(2)} == ran
+
+
+def test_a_node_that_was_told_to_make_a_version_ready_comes_before_others() -> None:
+    made = placement(**{f"n{number}": 1 for number in range(50)})
+    made.remember("v1", made.nodes["n31"])
+
+    assert place(made, "v1", "r1") == "n31"
+
+
+def test_a_free_slot_elsewhere_comes_before_waiting_behind_a_slot() -> None:
+    made = Placement()
+    for node_id in ("n1", "n2"):
+        made.join(node_id, "memory", Capacity(slots=1, prefetch=1))
+    first, second, third, fourth = (place(made, "v1", f"r{number}") for number in range(4))
+
+    assert first != second
+    assert {third, fourth} == {"n1", "n2"}
+
+
+def test_a_node_short_of_memory_is_left_aside_while_others_have_it() -> None:
+    made = Placement()
+    for node_id in ("n1", "n2"):
+        made.join(node_id, "memory", Capacity(slots=10, memory_mb=1_000))
+    made.nodes["n1"].memory_used_mb = 900
+
+    assert {made_on(made, f"v{number}", 200) for number in range(4)} == {"n2"}
+    assert made_on(made, "v4", 200) in {"n1", "n2"}  # both are short by now
+
+
+def made_on(made: Placement, version_id: str, memory_mb: int) -> str:
+    node = made.choose(version_id, memory_mb)
+    assert node is not None
+    return node.node_id
+
+
+def test_load_is_spread_evenly_over_many_nodes() -> None:
+    made = placement(**{f"n{number}": 100 for number in range(100)})
+    for number in range(3_000):
+        assert place(made, f"v{number}", f"r{number}")
+
+    held = [node.held for node in made.nodes.values()]
+    assert (min(held) > 20, max(held) < 36) == (True, True)
+
+
+def test_what_is_remembered_of_versions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "VERSIONS_MAX", 10)
+    made = placement(n1=100)
+    for number in range(20):
+        place(made, f"v{number}", f"r{number}")
+
+    assert list(made._places) == [f"v{number}" for number in range(10, 20)]
+    made.forget("v19")
+    assert "v19" not in made._places
 
 
 @given(
     slots=st.lists(st.integers(0, 3), min_size=1, max_size=5),
-    steps=st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=60),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["start", "end", "drain", "join", "leave"]), st.integers(0, 5)),
+        max_size=60,
+    ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_node_is_found_exactly_when_there_is_credit(
-    slots: list[int], steps: list[tuple[bool, int]]
+    slots: list[int], steps: list[tuple[str, int]]
 ) -> None:
     made = placement(**{f"n{number}": count for number, count in enumerate(slots)})
     running: list[tuple[str, str]] = []
-    for number, (starts, version) in enumerate(steps):
-        if starts:
-            node_id = place(made, f"v{version}", f"r{number}")
-            assert bool(node_id) == (len(running) < sum(slots))
-            if node_id:
-                running.append((node_id, f"r{number}"))
-        elif running:
-            node_id, request_id = running.pop(version % len(running))
-            made.nodes[node_id].grant(request_id)
+    for step, (what, number) in enumerate(steps):
+        node_id = f"n{number}"
+        credit = sum(node.credit for node in made.nodes.values() if not node.draining)
+        if what == "start":
+            chosen = place(made, f"v{number}", f"r{step}")
+            assert bool(chosen) == (credit > 0)
+            running += [(chosen, f"r{step}")] if chosen else []
+        elif what == "end" and running:
+            ended, request_id = running.pop(number % len(running))
+            if ended in made.nodes:
+                made.nodes[ended].grant(request_id)
+        elif what == "drain":
+            made.drain(node_id, drain=step % 2 == 0)
+        elif what == "join":
+            made.join(node_id, "memory", Capacity(slots=step % 4))
+        elif what == "leave":
+            made.leave(node_id)
         made.check()
-        assert sum(node.held for node in made.nodes.values()) == len(running)
-        assert made.has_credit() == (len(running) < sum(slots))
+        assert made.has_credit() == any(
+            node.credit > 0 and not node.draining for node in made.nodes.values()
+        )

@@ -43,6 +43,7 @@ from pratai.wire.messages import (
     Leave,
     Logs,
     Message,
+    NodeUsed,
     Outcome,
     Result,
     Resume,
@@ -140,6 +141,9 @@ class Collector:
         age_ms = self._config.node_silence_max_ms
         if isinstance(said, Join):
             age_ms = min(age_ms, JOIN_AGE_MS)
+        else:
+            used = NodeUsed(node_id=said.node_id, memory_used_mb=said.memory_used_mb)
+            effects.append(Send("scheduler", used))
         for lease in self._leases.of_node(member.node_id):
             if (lease.invoke.request_id, lease.attempt) in member.held:
                 self._confirm(lease, now_ms)

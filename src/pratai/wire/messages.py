@@ -339,6 +339,13 @@ class Joined(Message, frozen=True, kw_only=True):
     capacity: Capacity
 
 
+class NodeUsed(Message, frozen=True, kw_only=True):
+    """What a node uses of its memory, with each of its heartbeats."""
+
+    node_id: str
+    memory_used_mb: int
+
+
 class Peers(Message, frozen=True, kw_only=True):
     """Which gateways there are now."""
 

@@ -1,43 +1,60 @@
 """Where an attempt runs: a node with credit, warm for the version if there is one. Pure.
 
-A node is warm for a version when it ran it lately. Otherwise the less loaded of two candidates is
-taken (power of two choices; Mitzenmacher 2001), the candidates rotating instead of being drawn,
-which needs no random number and keeps the core deterministic. A decision costs the same whatever
-the number of functions.
+A decision costs the same whatever the number of functions and nodes. Nodes that take another
+dispatch are kept in one list, from which a node is taken out when its last credit is spent and put
+back when one is granted. For each version the few nodes that ran it lately, or were told to make it
+ready, are remembered. First comes one of those with a free slot; then the less loaded of two nodes
+of the list (power of two choices; Mitzenmacher 2001), nodes short of memory for it left aside where
+others are found in a few probes; then one of those that only take it ahead of a slot. Candidates
+are drawn by a small generator of this object's own, so that the core stays deterministic.
 """
 
 from __future__ import annotations
 
 from pratai.model.node import Capacity, address_of
 
-#: Versions a node is remembered to be warm for.
-WARM_MAX = 4_096
+#: Nodes remembered for one version.
+PLACES_MAX = 4
+#: Versions whose nodes are remembered; a further one takes the place of the oldest.
+VERSIONS_MAX = 200_000
+#: Nodes looked at to find two that have the memory.
+PROBES_MAX = 4
+
+#: A linear congruential generator (Numerical Recipes); its high bits are used.
+_FACTOR, _STEP, _MASK = 1_664_525, 1_013_904_223, 0xFFFFFFFF
 
 
 class NodeLedger:
     """What the scheduler knows of one node."""
 
     __slots__ = (
+        "_free",
         "address",
         "capacity",
         "draining",
-        "endpoint",
+        "memory_used_mb",
         "node_id",
+        "place",
         "request_ids",
-        "warm",
+        "room",
+        "slots",
     )
 
-    def __init__(self, node_id: str, endpoint: str, capacity: Capacity) -> None:
+    def __init__(self, free: list[NodeLedger], node_id: str) -> None:
         self.node_id = node_id
-        self.endpoint = endpoint
         #: Where its dispatches are sent.
-        self.address = address_of("node", node_id, endpoint)
-        self.capacity = capacity
+        self.address = ""
+        self.capacity = Capacity(slots=0)
+        #: Calls it runs at one time; with those that it takes ahead of a slot.
+        self.slots = self.room = 0
         #: What was dispatched to it and has not ended.
         self.request_ids: set[str] = set()
         self.draining = False
-        #: Versions it ran, oldest use first.
-        self.warm: dict[str, None] = {}
+        #: As it said last, and what was placed there cold since.
+        self.memory_used_mb = 0
+        #: All nodes that take another dispatch, and where among them this one is; -1 = not there.
+        self._free = free
+        self.place = -1
 
     @property
     def held(self) -> int:
@@ -47,22 +64,64 @@ class NodeLedger:
     @property
     def credit(self) -> int:
         """Dispatches it still takes; 0 when it offers less than it holds."""
-        capacity = self.capacity
-        return max(0, capacity.slots + capacity.prefetch - len(self.request_ids))
+        return max(0, self.room - len(self.request_ids))
 
-    def spend(self, version_id: str, request_id: str) -> None:
+    def offer(self, endpoint: str, capacity: Capacity) -> None:
+        """Take note of what it says that it offers."""
+        self.address = address_of("node", self.node_id, endpoint)
+        self.capacity = capacity
+        self.slots = capacity.slots
+        self.room = capacity.slots + capacity.prefetch
+        self._settle()
+
+    def spend(self, request_id: str) -> None:
         """Count a dispatch to it."""
-        assert self.credit > 0, f"{self.node_id} has no credit"
-        assert request_id not in self.request_ids, f"{self.node_id} has {request_id} already"
+        request_ids = self.request_ids
+        assert len(request_ids) < self.room, f"{self.node_id} has no credit"
+        assert request_id not in request_ids, f"{self.node_id} has {request_id} already"
+        request_ids.add(request_id)
+        if len(request_ids) >= self.room:
+            self._settle()
+
+    def hold(self, request_id: str) -> None:
+        """Count a dispatch that it has from before, beyond its credit if need be."""
         self.request_ids.add(request_id)
-        self.warm.pop(version_id, None)
-        self.warm[version_id] = None
-        if len(self.warm) > WARM_MAX:
-            del self.warm[next(iter(self.warm))]
+        self._settle()
 
     def grant(self, request_id: str) -> None:
         """Count an attempt that ended; one of the node's former life counts for nothing."""
         self.request_ids.discard(request_id)
+        if self.place < 0:
+            self._settle()
+
+    def drain(self, *, drain: bool) -> None:
+        """Give it nothing more, or something again."""
+        self.draining = drain
+        self._settle()
+
+    def leave(self) -> None:
+        """Take no part any more; memories of it become worthless."""
+        self.room = 0
+        self._settle()
+
+    def is_short_of(self, memory_mb: int) -> bool:
+        """Whether one more instance would not fit into its memory, as far as is known."""
+        memory_max_mb = self.capacity.memory_mb
+        return 0 < memory_max_mb < self.memory_used_mb + memory_mb
+
+    def _settle(self) -> None:
+        """Be among the free nodes exactly when there is credit."""
+        free, place = self._free, self.place
+        takes = len(self.request_ids) < self.room and not self.draining
+        if takes and place < 0:
+            self.place = len(free)
+            free.append(self)
+        elif not takes and place >= 0:
+            last = free.pop()
+            if last is not self:
+                free[place] = last
+                last.place = place
+            self.place = -1
 
 
 class Placement:
@@ -70,80 +129,104 @@ class Placement:
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeLedger] = {}
-        self._order: list[NodeLedger] = []
-        #: {version_id: node that ran it last}; a hint, checked before it is used.
-        self._last: dict[str, NodeLedger] = {}
-        self._turn = 0
+        #: Nodes that take another dispatch, in no order.
+        self._free: list[NodeLedger] = []
+        #: {version_id: nodes that ran it lately, the newest first}; may hold nodes that left.
+        self._places: dict[str, list[NodeLedger]] = {}
+        self._drawn = 1
 
     def join(self, node_id: str, endpoint: str, capacity: Capacity) -> NodeLedger:
         """Add a node, or update one that says again what it offers."""
         node = self.nodes.get(node_id)
         if node is None:
-            node = self.nodes[node_id] = NodeLedger(node_id, endpoint, capacity)
-            self._order.append(node)
-        else:
-            node.endpoint, node.capacity = endpoint, capacity
-            node.address = address_of("node", node_id, endpoint)
+            node = self.nodes[node_id] = NodeLedger(self._free, node_id)
+        node.offer(endpoint, capacity)
         return node
 
     def hold(self, node_id: str, request_id: str) -> None:
-        """A node has a dispatch that was not given to it just now; beyond its credit if need be."""
+        """A node that is there has a dispatch that was not given to it just now."""
         node = self.nodes.get(node_id)
         if node is not None:
-            node.request_ids.add(request_id)
+            node.hold(request_id)
 
     def drain(self, node_id: str, *, drain: bool) -> bool:
         """Choose a node no more, or again; whether that is a change for a node that is there."""
         node = self.nodes.get(node_id)
         if node is None or node.draining == drain:
             return False
-        node.draining = drain
+        node.drain(drain=drain)
         return True
 
     def leave(self, node_id: str) -> NodeLedger | None:
         """Forget a node."""
         node = self.nodes.pop(node_id, None)
         if node is not None:
-            self._order.remove(node)
-            self._last = {key: value for key, value in self._last.items() if value is not node}
+            node.leave()
         return node
 
-    def choose(self, version_id: str) -> NodeLedger | None:
+    def choose(self, version_id: str, memory_mb: int = 0) -> NodeLedger | None:
         """A node with credit for this version, or None."""
-        last = self._last.get(version_id)
-        if last is not None and last.credit > 0 and not last.draining:
-            return last
-        node = self._two_choices(version_id)
-        if node is not None:
-            if len(self._last) >= WARM_MAX:
-                del self._last[next(iter(self._last))]
-            self._last[version_id] = node
-        return node
+        ahead = None
+        places = self._places.get(version_id)
+        if places is not None:
+            for node in places:
+                if node.place >= 0:
+                    if len(node.request_ids) < node.slots:
+                        return node
+                    ahead = ahead or node
+        chosen = self._two_choices(memory_mb)
+        if chosen is None or (ahead is not None and len(chosen.request_ids) >= chosen.slots):
+            return ahead
+        chosen.memory_used_mb += memory_mb
+        self.remember(version_id, chosen)
+        return chosen
+
+    def remember(self, version_id: str, node: NodeLedger) -> None:
+        """A node has, or will have, what a version needs to start."""
+        places = self._places.get(version_id)
+        if places is None:
+            if len(self._places) >= VERSIONS_MAX:
+                del self._places[next(iter(self._places))]
+            self._places[version_id] = [node]
+        elif node not in places:
+            places.insert(0, node)
+            del places[PLACES_MAX:]
+
+    def forget(self, version_id: str) -> None:
+        """A version was deleted."""
+        self._places.pop(version_id, None)
 
     def has_credit(self) -> bool:
         """Whether any node takes another dispatch."""
-        return any(node.credit > 0 and not node.draining for node in self._order)
+        return bool(self._free)
 
-    def _two_choices(self, version_id: str) -> NodeLedger | None:
-        order = self._order
-        best: NodeLedger | None = None
-        found = 0
-        for step in range(len(order)):
-            node = order[(self._turn + step) % len(order)]
-            if node.credit <= 0 or node.draining:
-                continue
-            if version_id in node.warm:
+    def _two_choices(self, memory_mb: int) -> NodeLedger | None:
+        free = self._free
+        count = len(free)
+        if count < 2:
+            return free[0] if count else None
+        drawn = self._drawn = (self._drawn * _FACTOR + _STEP) & _MASK
+        at, step = (drawn >> 16) % count, 1 + (drawn >> 8) % (count - 1)
+        best = short = None
+        for _ in range(PROBES_MAX):
+            node = free[at]
+            at = (at + step) % count
+            if node.is_short_of(memory_mb):
+                short = short or node
+            elif best is None:
                 best = node
-                break
-            if best is None or node.held < best.held:
-                best = node
-            found += 1
-            if found == 2:
-                break
-        self._turn = (self._turn + 1) % max(1, len(order))
-        return best
+            else:
+                loads = len(node.request_ids) * best.slots, len(best.request_ids) * node.slots
+                return node if loads[0] < loads[1] else best
+        return best or short
 
     def check(self) -> None:
-        """The order has every node once."""
-        assert len(self._order) == len(self.nodes)
-        assert set(self._order) == set(self.nodes.values())
+        """The list has exactly the nodes that take another dispatch, each at its place."""
+        assert len(self._free) == len(set(self._free))
+        for node in self.nodes.values():
+            takes = node.credit > 0 and not node.draining
+            assert (node.place >= 0) == takes, f"{node!r} is at {node.place}"
+            assert not takes or self._free[node.place] is node
+        assert set(self._free) <= set(self.nodes.values())
+        assert all(0 < len(places) <= PLACES_MAX for places in self._places.values())
+        assert len(self._places) <= VERSIONS_MAX

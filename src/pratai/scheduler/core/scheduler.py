@@ -32,6 +32,7 @@ from pratai.wire.messages import (
     Invoke,
     Joined,
     Message,
+    NodeUsed,
     Peers,
     Provision,
     Resume,
@@ -199,7 +200,7 @@ class Scheduler:
             effects.append(Disconnect(before))
         for lease in self.leases.of_node(node_id):
             self.placement.hold(node_id, lease.invoke.request_id)
-        self.placement.drain(node_id, drain=node_id in self._drained)
+        node.drain(drain=node_id in self._drained)
         if not node.draining:
             self._provision(self.provisions.join(node_id, self._eligible()), effects)
         self._dispatch(now_ms, effects)
@@ -234,12 +235,18 @@ class Scheduler:
         ]
         self.backlogs.meet(gateways, effects)
 
+    def _on_node_used(self, used: NodeUsed, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
+        node = self.placement.nodes.get(used.node_id)
+        if node is not None:
+            node.memory_used_mb = used.memory_used_mb
+
     def _on_provision(self, wish: Provision, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         told = self.provisions.want(wish.version_id, wish.count, self._eligible())
         self._provision(told, effects)
 
     def _on_forget(self, forget: Forget, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
         self.provisions.forget(forget.version_id)
+        self.placement.forget(forget.version_id)
         effects.extend(Send(node.address, forget) for node in self.placement.nodes.values())
 
     def _on_tick(self, tick: Tick, now_ms: int, effects: list[Effect]) -> None:  # noqa: ARG002
@@ -273,11 +280,11 @@ class Scheduler:
         """The usual case, without a turn in the ring: nothing waits anywhere and there is room."""
         if len(self.queues) or not queue.has_room or (self.draining and not invoke.reply_to):
             return False
-        node = self.placement.choose(invoke.version_id)
+        node = self.placement.choose(invoke.version_id, invoke.memory_mb)
         if node is None:
             return False
         queue.running += 1
-        node.spend(invoke.version_id, invoke.request_id)
+        node.spend(invoke.request_id)
         self._lease(invoke, node, now_ms, effects)
         return True
 
@@ -288,10 +295,10 @@ class Scheduler:
             if popped is None:
                 return
             _, invoke = popped
-            node = self.placement.choose(invoke.version_id)
+            node = self.placement.choose(invoke.version_id, invoke.memory_mb)
             assert node is not None, "there was credit"
             self._expiry.discard(invoke.request_id)
-            node.spend(invoke.version_id, invoke.request_id)
+            node.spend(invoke.request_id)
             self._lease(self._unhold(invoke), node, now_ms, effects)
 
     def _lease(self, invoke: Invoke, node: NodeLedger, now_ms: int, effects: list[Effect]) -> None:
@@ -358,12 +365,11 @@ class Scheduler:
         return [node.node_id for node in self.placement.nodes.values() if not node.draining]
 
     def _provision(self, told: Told, effects: list[Effect]) -> None:
-        nodes = self.placement.nodes
-        effects.extend(
-            Send(nodes[node_id].address, provision)
-            for node_id, provision in told
-            if node_id in nodes
-        )
+        for node_id, provision in told:
+            node = self.placement.nodes.get(node_id)
+            if node is not None:
+                self.placement.remember(provision.version_id, node)
+                effects.append(Send(node.address, provision))
 
     def _retry_after_s(self, queue: FunctionQueue, count: int) -> int:
         """When `count` calls will have run at the pace seen, in whole seconds, at least 1."""
@@ -413,6 +419,7 @@ class Scheduler:
         Gone: _on_gone,
         Resume: _on_resume,
         Peers: _on_peers,
+        NodeUsed: _on_node_used,
         Provision: _on_provision,
         Forget: _on_forget,
         Tick: _on_tick,
