@@ -290,6 +290,23 @@ def test_no_more_runs_are_offered_at_one_time_than_allowed() -> None:
     assert repr(agent) == "<Agent timers=5 ready=2 firing=2>"
 
 
+def test_a_run_that_another_agent_settled_holds_up_nothing_when_its_timer_is_changed() -> None:
+    """The agent offers a run; another one settles it; the timer is changed and read with that."""
+    agent = Agent(schema.Agent(runs_max=1))
+    trigger = replace(timer("* * * * *"), since_ms=1, epoch=1)
+    state = TriggerState(namespace="default", name="t")
+    agent.handle(TriggerSeen(trigger=trigger, state=state), 1_000)
+    agent.handle(Tick(), MINUTE_MS)
+
+    theirs = replace(state, cursor_ms=MINUTE_MS, runs=1)
+    changed = replace(trigger, description="changed")
+    agent.handle(TriggerSeen(trigger=changed, state=theirs), MINUTE_MS + 1)
+    agent.check()
+    effects = agent.handle(Tick(), 2 * MINUTE_MS)
+
+    assert Fire(KEY, changed, 2 * MINUTE_MS) in effects
+
+
 def test_ten_thousand_idle_timers_cost_a_tick_nothing() -> None:
     """A tick looks at what is due alone: the schedule of no other timer is evaluated."""
     agent = Agent(schema.Agent())

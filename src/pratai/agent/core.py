@@ -97,6 +97,7 @@ class Agent:
         else:
             watched.revise(seen.trigger, now_ms)
             watched.adopt(seen.state)
+            self._release_settled(key, watched, effects)
         self._forget_plan(key, watched)
         self._plan(key, watched, now_ms, effects)
         self._keep(watched, now_ms, effects)
@@ -115,10 +116,7 @@ class Agent:
         if seen.refused:
             watched.saving = False
         watched.adopt(seen.state)
-        if self._firing.get(key, watched.settled_ms + 1) <= watched.settled_ms:
-            del self._firing[key]
-            watched.attempts = 0
-            effects.append(Count("timer_runs_settled_elsewhere"))
+        self._release_settled(key, watched, effects)
         if watched.due_ms <= watched.cursor_ms and key not in self._firing:
             self._forget_plan(key, watched)
             self._plan(key, watched, now_ms, effects)
@@ -181,6 +179,13 @@ class Agent:
             self._forget_plan(key, watched)
             self._plan(key, watched, now_ms, effects)
         self._keep(watched, now_ms, effects)
+
+    def _release_settled(self, key: str, watched: Watched, effects: list[Effect]) -> None:
+        """Stop waiting for the answer to an offer that another agent made before."""
+        if self._firing.get(key, watched.settled_ms + 1) <= watched.settled_ms:
+            del self._firing[key]
+            watched.attempts = 0
+            effects.append(Count("timer_runs_settled_elsewhere"))
 
     def _plan(self, key: str, watched: Watched, now_ms: int, effects: list[Effect]) -> None:
         """Find the next run beyond the cursor: a time to wait for, or one that is due."""
