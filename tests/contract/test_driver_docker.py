@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -291,6 +292,14 @@ def test_a_function_without_network_has_loopback_alone(world):
 
     assert interfaces == ["lo"]
     assert "unreachable" in problem
+
+
+def test_a_function_with_the_network_of_the_host_has_its_interfaces(world):
+    instance = world.start(NETWORK, network="host", name="on_the_host_")
+
+    interfaces, _ = instance.call(["127.0.0.1", 9]).value
+
+    assert set(interfaces) >= {name for _, name in socket.if_nameindex() if name != "docker0"}
 
 
 def test_functions_with_network_do_not_reach_each_other(world):

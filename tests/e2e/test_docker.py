@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import signal
+import socket
+import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
@@ -151,6 +155,64 @@ def test_images_of_runtimes_are_built_by_a_command(docker_platform, engine):
     assert wrong.returncode == 2
     nowhere = "driver.docker_host=unix:///nowhere"
     assert docker_platform.cli("runtimes", "build", "--set", nowhere).returncode == 3
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A real registry on this machine; the address that images have in front."""
+    if shutil.which("docker-registry") is None:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up("needs the program docker-registry")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    config = {
+        "version": 0.1,
+        "log": {"level": "error"},
+        "storage": storage,
+        "http": {"addr": address},
+    }
+    (tmp_path / "registry.yml").write_text(json.dumps(config))
+    running = subprocess.Popen(
+        ["docker-registry", "serve", str(tmp_path / "registry.yml")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    host, port = address.split(":")
+
+    def answers() -> bool:
+        try:
+            socket.create_connection((host, int(port)), 1).close()
+        except OSError:
+            return False
+        return True
+
+    wait(answers)
+    yield address
+    running.kill()
+    running.wait()
+
+
+def test_a_node_pulls_the_image_that_it_lacks_from_the_registry(engine, tmp_path, registry):
+    setting = f"driver.registry={registry}"
+    platform = over(engine, tmp_path, setting)
+    host = f"driver.docker_host={engine.host}"
+    options = ("--base", BASE, "--push", "--set", setting, "--set", host)
+    pushed = platform.cli("runtimes", "build", *options)
+    assert pushed.returncode == 0, pushed.stderr
+    for item in json.loads(pushed.stdout)["items"]:
+        assert item["image"].startswith(registry)
+        engine.docker("rmi", item["image"])
+    assert registry not in engine.docker("images").stdout
+
+    try:
+        platform.start()
+        platform.deploy("echo", ECHO)
+        assert platform.invoke("echo", 1).json() == 1
+    finally:
+        platform.close()
+
+    assert f"{registry}/pratai/python3.11" in engine.docker("images").stdout
 
 
 def test_an_image_of_a_function_has_its_code_and_dependencies(docker_platform, engine):

@@ -149,7 +149,7 @@ class Container:
 
     def reuse(self) -> bool:
         """Start instances again, unless it is ending already; whether it does."""
-        if self._closing or self._gone:
+        if self._closing or self._gone or self._base is None or self._base.gone:
             return False
         self.retired = False
         return True
@@ -214,7 +214,7 @@ class Container:
             await self.awake()
             if self._signature != signature or self._function is None:
                 self._start_function_zygote(spec, signature)
-            assert self._function_ready is not None
+            assert self._function_ready is not None  # just made, or with the zygote there is
             try:
                 async with asyncio.timeout(spec.init_timeout_ms / 1000):
                     await asyncio.shield(self._function_ready)

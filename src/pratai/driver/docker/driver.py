@@ -22,7 +22,7 @@ from pratai.driver.docker.container import Container
 from pratai.driver.docker.engine import Engine, NoSuchObject
 from pratai.driver.docker.images import LABEL_NODE
 from pratai.driver.docker.leftovers import Leftovers
-from pratai.driver.docker.plan import Place, Plan, make_plan
+from pratai.driver.docker.plan import Place, Plan, container_name, make_plan
 from pratai.driver.docker.provision import Provision
 from pratai.driver.users import Users
 from pratai.errors import ConfigError, PlatformError
@@ -91,7 +91,9 @@ class DockerDriver:
         self._closing = False
         os.makedirs(self._place.containers_dir, mode=0o711, exist_ok=True)
         self._version = await self._engine.version()
-        self._degraded = _degraded(await self._engine.info())
+        info = await self._engine.info()
+        _check_users(info)
+        self._degraded = _degraded(info)
         await self._provision.open()
         await self._engine.ensure_network(self._place.network, _network(self._place))
         await self.recover()
@@ -313,7 +315,7 @@ class DockerDriver:
         return any(c.plan.version_id == version_id for c in self._containers.values())
 
     def _names(self) -> set[str]:
-        return {c.plan.name for c in self._containers.values()}
+        return {container_name(self._place, key) for key in [*self._containers, *self._starting]}
 
     async def _sweep(self) -> None:
         """Now and then remove what nothing uses: containers of nobody, old images of functions."""
@@ -334,6 +336,16 @@ def _network(place: Place) -> dict[str, Any]:
     }
 
 
+def _check_users(info: Mapping[str, Any]) -> None:
+    options = " ".join(info.get("SecurityOptions") or [])
+    if "userns" in options or "rootless" in options:
+        raise PlatformError(
+            "the engine remaps users, so that containers cannot use this node's sockets",
+            next_step="Use an engine without userns-remap and not rootless: functions have user "
+            "ids of their own here.",
+        )
+
+
 def _degraded(info: Mapping[str, Any]) -> list[str]:
     """What is missing for full isolation, from what the engine says of its machine."""
     found = ["instances of one version share their container's processes and /tmp"]
@@ -345,8 +357,8 @@ def _degraded(info: Mapping[str, Any]) -> list[str]:
         found.append("the engine has no seccomp: system calls are not filtered")
     if "apparmor" not in options and "selinux" not in options:
         found.append("neither AppArmor nor SELinux confines containers")
-    if "userns" not in options and "rootless" not in options:
-        found.append("container users are users of this machine: the engine remaps none")
+    if os.geteuid() != 0:
+        found.append("not root: functions run under the user id that the platform runs as")
     return found
 
 

@@ -97,12 +97,11 @@ def make_plan(
     function = spec.version.config
     version_id = spec.version.version_id
     key = _key(spec, config, image)
-    name = f"pratai-{place.node[:8]}-{key[:16]}"
     directory = os.path.join(place.containers_dir, key[:16])
     return Plan(
         version_id=version_id,
         key=key,
-        name=name,
+        name=container_name(place, key),
         image=image,
         uid=uid,
         directory=directory,
@@ -114,7 +113,7 @@ def make_plan(
                 *(f"{CONTROL_DIR}/control", str(config.adopt_ms / 1000)),
             ],
             "WorkingDir": "/",
-            "Hostname": spec.version.name[:63],
+            "Hostname": spec.version.name[:63].replace("_", "-").strip("-"),
             "Env": [f"PRATAI_MARK={place.node}", "LANG=C.UTF-8"],
             "Labels": {LABEL_NODE: place.node, LABEL_VERSION: version_id, LABEL_KEY: key},
             "HostConfig": {
@@ -140,6 +139,11 @@ def make_plan(
         processes_max=config.processes_max,
         cpu_millis=config.cpu_millis,
     )
+
+
+def container_name(place: Place, key: str) -> str:
+    """The name of the container with this key; its directory is named by the last part."""
+    return f"pratai-{place.node[:8]}-{key[:16]}"
 
 
 @functools.cache
