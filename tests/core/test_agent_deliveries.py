@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from email.utils import formatdate
@@ -342,6 +343,37 @@ def test_who_does_not_answer_is_told_in_words() -> None:
 
     assert (answer.status, answer.delivered) == (0, False)
     assert answer.detail == "127.0.0.1 did not answer: connection refused"
+
+
+def test_a_destination_that_answers_byte_by_byte_is_cut_off() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            try:
+                while not ended.wait(0.02):
+                    connection.sendall(b"H")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    answer = post(
+        f"http://127.0.0.1:{listener.getsockname()[1]}/",
+        b"{}",
+        {},
+        timeout_s=0.3,
+        hosts="*",
+        private=True,
+        now_ms=0,
+    )
+    ended.set()
+    thread.join()
+    listener.close()
+
+    assert answer.detail == "127.0.0.1 did not answer: it took too long"
 
 
 def test_a_wait_is_asked_for_in_seconds_or_by_date() -> None:

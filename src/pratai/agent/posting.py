@@ -8,15 +8,20 @@ proxies and the environment not asked.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
+import threading
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
+from http.client import HTTPException
+from typing import Self
 from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 #: Of an answer so much is read, for the failure's text.
 ANSWER_BYTES_MAX = 2_048
@@ -65,25 +70,55 @@ def post(
         return Answer(
             detail=f"{host} is at {addresses[0]}, which is private; [agent] deliver_private is no"
         )
-    timeout = urllib3.Timeout(total=timeout_s)
-    pool: urllib3.HTTPConnectionPool
-    if parts.scheme == "https":
-        pool = urllib3.HTTPSConnectionPool(
-            allowed[0],
-            port,
-            timeout=timeout,
-            retries=False,
-            assert_hostname=host,
-            server_hostname=host,
-        )
-    else:
-        pool = urllib3.HTTPConnectionPool(allowed[0], port, timeout=timeout, retries=False)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    with pool:
-        try:
-            return _answer(pool, target, body, headers | {"host": parts.netloc}, now_ms)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            return Answer(detail=f"{host} did not answer: {_reason(error)}")
+    connection = _connection(parts.scheme, host, allowed[0], port=port, timeout_s=timeout_s)
+    try:
+        with _Limit(connection, timeout_s) as limit:
+            return _answer(connection, target, body, headers | {"host": parts.netloc}, now_ms)
+    except (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
+        reason = "it took too long" if limit.passed else _reason(error)
+        return Answer(detail=f"{host} did not answer: {reason}")
+    finally:
+        connection.close()
+
+
+class _Limit:
+    """Cuts a connection off when its time has passed, however slowly the other side goes on.
+
+    A socket's own timeout begins anew with every byte.
+    """
+
+    def __init__(self, connection: HTTPConnection, timeout_s: float) -> None:
+        self._connection = connection
+        self._timer = threading.Timer(timeout_s, self._cut)
+        self._timer.daemon = True
+        #: Whether it was cut off.
+        self.passed = False
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _cut(self) -> None:
+        self.passed = True
+        opened = self._connection.sock
+        if opened is not None:
+            with contextlib.suppress(OSError):  # it ended at this moment
+                opened.shutdown(socket.SHUT_RDWR)
+
+
+def _connection(
+    scheme: str, host: str, address: str, *, port: int, timeout_s: float
+) -> HTTPConnection:
+    """To an address, as the host that its owner named."""
+    if scheme == "https":
+        return HTTPSConnection(
+            address, port, timeout=timeout_s, assert_hostname=host, server_hostname=host
+        )
+    return HTTPConnection(address, port, timeout=timeout_s)
 
 
 def is_public(address: str) -> bool:
@@ -102,22 +137,14 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def _answer(
-    pool: urllib3.HTTPConnectionPool, target: str, body: bytes, headers: dict[str, str], now_ms: int
+    connection: HTTPConnection, target: str, body: bytes, headers: dict[str, str], now_ms: int
 ) -> Answer:
-    response = pool.urlopen(
-        "POST",
-        target,
-        body=body,
-        headers=headers,
-        redirect=False,
-        preload_content=False,
-        decode_content=False,
+    connection.request(
+        "POST", target, body=body, headers=headers, preload_content=False, decode_content=False
     )
-    try:
-        text = response.read(ANSWER_BYTES_MAX).decode("utf-8", "replace")
-        retry_after = response.headers.get("retry-after", "")
-    finally:
-        response.close()
+    response = connection.getresponse()
+    text = response.read(ANSWER_BYTES_MAX).decode("utf-8", "replace")
+    retry_after = response.headers.get("retry-after", "")
     shown = " ".join(text.split())[:ANSWER_CHARS_SHOWN]
     return Answer(
         status=response.status,
