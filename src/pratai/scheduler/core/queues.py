@@ -3,7 +3,8 @@
 Functions that have work and room take turns (round robin), so a flood of one never starves
 another. Within a function sync calls go first, since a caller waits; but after `SYNC_RUN_MAX` of
 them in a row a waiting async event has its turn. Cancelled entries stay in their deque until they
-surface; a deque is rebuilt when the dead outnumber the living.
+surface; a deque is rebuilt when the dead outnumber the living. Most functions never wait: deques
+are made when something does, since with many functions memory is what a call costs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class FunctionQueue:
     """What waits and runs of one function."""
 
     __slots__ = (
+        "async_count",
         "backlog",
         "concurrency_max",
         "full_said",
@@ -29,6 +31,7 @@ class FunctionQueue:
         "key",
         "run_us",
         "running",
+        "sync_count",
         "sync_run",
         "waiting",
     )
@@ -36,10 +39,12 @@ class FunctionQueue:
     def __init__(self, key: str) -> None:
         #: `namespace/function`.
         self.key = key
-        #: Sync calls, oldest first; may hold cancelled ones.
-        self.waiting: deque[Invoke] = deque()
-        #: Async events, oldest first; may hold cancelled ones.
-        self.backlog: deque[Invoke] = deque()
+        #: Sync calls, oldest first; may hold cancelled ones. None = there never was one.
+        self.waiting: deque[Invoke] | None = None
+        #: Async events, oldest first; may hold cancelled ones. None = there never was one.
+        self.backlog: deque[Invoke] | None = None
+        #: Entries of both that truly wait.
+        self.sync_count = self.async_count = 0
         #: Leases open for this function.
         self.running = 0
         #: As the newest invocation said; 0 = no limit of its own.
@@ -68,9 +73,6 @@ class Queues:
         self._ring: deque[FunctionQueue] = deque()
         #: {request_id: invoke} of all that waits. The truth; deques may hold more.
         self._queued: dict[str, Invoke] = {}
-        #: {key: (sync, async)} counts of what truly waits.
-        self._sync_count: dict[str, int] = {}
-        self._async_count: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._queued)
@@ -96,24 +98,30 @@ class Queues:
 
     def sync_count(self, key: str) -> int:
         """Sync calls waiting for a function."""
-        return self._sync_count.get(key, 0)
+        queue = self._queues.get(key)
+        return queue.sync_count if queue is not None else 0
 
     def async_count(self, key: str | None = None) -> int:
         """Async events waiting for a function, or for all."""
         if key is None:
-            return sum(self._async_count.values())
-        return self._async_count.get(key, 0)
+            return sum(queue.async_count for queue in self._queues.values())
+        queue = self._queues.get(key)
+        return queue.async_count if queue is not None else 0
 
     def push(self, queue: FunctionQueue, invoke: Invoke) -> None:
         """Queue an invocation; it must not be queued already."""
         assert invoke.request_id not in self._queued
         self._queued[invoke.request_id] = invoke
         if invoke.journalled and not invoke.reply_to:
-            entries, counts = queue.backlog, self._async_count
+            queue.async_count += 1
+            if queue.backlog is None:
+                queue.backlog = deque()
+            queue.backlog.append(invoke)
         else:
-            entries, counts = queue.waiting, self._sync_count
-        entries.append(invoke)
-        counts[queue.key] = counts.get(queue.key, 0) + 1
+            queue.sync_count += 1
+            if queue.waiting is None:
+                queue.waiting = deque()
+            queue.waiting.append(invoke)
         self.offer(queue)
 
     def remove(self, request_id: str) -> Invoke | None:
@@ -122,11 +130,12 @@ class Queues:
         if invoke is None:
             return None
         queue = self.of(f"{invoke.namespace}/{invoke.function}")
-        self._uncount(queue, invoke)
-        for entries in (queue.waiting, queue.backlog):
+        _uncount(queue, invoke)
+        for entries in (queue.waiting or (), queue.backlog or ()):
             if len(entries) > DEAD_MAX and len(entries) > 2 * (
-                self.sync_count(queue.key) + self.async_count(queue.key)
+                queue.sync_count + queue.async_count
             ):
+                assert isinstance(entries, deque)
                 alive = [entry for entry in entries if self._is_live(entry)]
                 entries.clear()
                 entries.extend(alive)
@@ -158,7 +167,7 @@ class Queues:
 
     def offer(self, queue: FunctionQueue) -> None:
         """Give a queue a place in the ring if it has entries and none yet."""
-        if not queue.in_ring and (self.sync_count(queue.key) or self.async_count(queue.key)):
+        if not queue.in_ring and (queue.sync_count or queue.async_count):
             queue.in_ring = True
             self._ring.append(queue)
 
@@ -166,13 +175,11 @@ class Queues:
         """Forget a function that neither waits nor runs, so that memory follows the load."""
         if queue.running or queue.in_ring or queue.full_said:
             return
-        if not self.sync_count(queue.key) and not self.async_count(queue.key):
+        if not queue.sync_count and not queue.async_count:
             self._queues.pop(queue.key, None)
-            self._sync_count.pop(queue.key, None)
-            self._async_count.pop(queue.key, None)
 
     def _pop_of(self, queue: FunctionQueue, *, sync_only: bool) -> Invoke | None:
-        order: tuple[deque[Invoke], ...] = (queue.waiting, queue.backlog)
+        order: tuple[deque[Invoke] | None, ...] = (queue.waiting, queue.backlog)
         if sync_only:
             order = (queue.waiting,)
         elif queue.sync_run >= SYNC_RUN_MAX and queue.backlog:
@@ -183,7 +190,7 @@ class Queues:
                 if not self._is_live(invoke):
                     continue
                 del self._queued[invoke.request_id]
-                self._uncount(queue, invoke)
+                _uncount(queue, invoke)
                 queue.sync_run = queue.sync_run + 1 if entries is queue.waiting else 0
                 return invoke
         return None
@@ -193,18 +200,11 @@ class Queues:
         while self._ring:
             queue = self._ring.popleft()
             queue.in_ring = False
-            queue.waiting.clear()
-            queue.backlog.clear()
+            queue.waiting = queue.backlog = None
             self.drop_if_unused(queue)
 
     def _is_live(self, invoke: Invoke) -> bool:
         return self._queued.get(invoke.request_id) is invoke
-
-    def _uncount(self, queue: FunctionQueue, invoke: Invoke) -> None:
-        counts = (
-            self._async_count if invoke.journalled and not invoke.reply_to else self._sync_count
-        )
-        counts[queue.key] -= 1
 
     def check(self) -> None:
         """Counts agree with what waits; everything that waits is in a deque of a queue that is in
@@ -212,12 +212,20 @@ class Queues:
         """
         live = 0
         for queue in self._queues.values():
-            entries = [entry for entry in (*queue.waiting, *queue.backlog) if self._is_live(entry)]
+            both = (*(queue.waiting or ()), *(queue.backlog or ()))
+            entries = [entry for entry in both if self._is_live(entry)]
             live += len(entries)
-            counted = self.sync_count(queue.key) + self.async_count(queue.key)
+            counted = queue.sync_count + queue.async_count
             assert counted == len(entries), f"{queue.key}: counted {counted}, has {len(entries)}"
             assert queue.running >= 0
-            waits = self.sync_count(queue.key) > 0 and queue.has_room
+            waits = queue.sync_count > 0 and queue.has_room
             assert queue.in_ring or not waits, f"{queue.key} waits without a turn"
         assert live == len(self._queued)
         assert len(self._ring) == sum(queue.in_ring for queue in self._queues.values())
+
+
+def _uncount(queue: FunctionQueue, invoke: Invoke) -> None:
+    if invoke.journalled and not invoke.reply_to:
+        queue.async_count -= 1
+    else:
+        queue.sync_count -= 1

@@ -122,7 +122,7 @@ class Scheduler:
     def _queue(self, invoke: Invoke, now_ms: int, effects: list[Effect]) -> None:
         queue = self.queues.of(f"{invoke.namespace}/{invoke.function}")
         queue.concurrency_max = invoke.concurrency_max
-        if not invoke.journalled and self.queues.sync_count(queue.key) >= self._config.queue_max:
+        if not invoke.journalled and queue.sync_count >= self._config.queue_max:
             self._refuse(queue, invoke, effects)
             return
         if self._place_at_once(queue, invoke, now_ms, effects):
@@ -324,7 +324,7 @@ class Scheduler:
 
     def _refuse(self, queue: FunctionQueue, invoke: Invoke, effects: list[Effect]) -> None:
         effects.append(Count("invokes_throttled"))
-        wait_s = self._retry_after_s(queue, self.queues.sync_count(queue.key))
+        wait_s = self._retry_after_s(queue, queue.sync_count)
         result = answers.throttled(invoke, self._config.queue_max, wait_s)
         effects.append(Send(invoke.reply_to, result))
 
@@ -340,7 +340,7 @@ class Scheduler:
     def _tell_backlog(self, queue: FunctionQueue, now_ms: int, effects: list[Effect]) -> None:
         """Tell gateways when this function's backlog, or all of them together, fill or empty."""
         self._tell_total(now_ms, effects)
-        count = self.queues.async_count(queue.key)
+        count = queue.async_count
         bound = self._config.backlog_max
         full = count >= bound if not queue.full_said else count >= bound * BACKLOG_LOW
         if full == queue.full_said:
