@@ -49,32 +49,8 @@ def triggers_rows() -> list[Operation]:
             problems=(404, 409),
             replies=gone("Deleted."),
         ),
-        _switch_row(
-            "enable",
-            "Switch a trigger on. What happened while it was off is not made up for.",
-            triggers.enable_trigger,
-        ),
-        _switch_row("disable", "Switch a trigger off.", triggers.disable_trigger),
-        _switch_row(
-            "pause",
-            "Hold a trigger for now. A timer's runs meanwhile are made up for by `missed`; events "
-            "that come meanwhile are not given to it.",
-            triggers.pause_trigger,
-        ),
-        _switch_row("resume", "Hold a trigger no longer.", triggers.resume_trigger),
-        Operation(
-            id="fireTrigger",
-            method="POST",
-            path=f"{_PATH}/fire",
-            summary="Run a trigger's function once, now, whether it is switched on or not.",
-            tag="triggers",
-            handler=triggers.fire_trigger,
-            parameters=_OF_TRIGGER,
-            body=api.FireRequest,
-            body_required=False,
-            problems=(404, 429, *BODY),
-            replies={202: ACCEPTED},
-        ),
+        *_switch_rows(),
+        _fire_row(),
     ]
 
 
@@ -95,6 +71,40 @@ def _put_row() -> Operation:
             200: Reply(description="Changed.", model=api.TriggerView, headers=location),
             201: Reply(description="Created.", model=api.TriggerView, headers=location),
         },
+    )
+
+
+def _switch_rows() -> list[Operation]:
+    return [
+        _switch_row(
+            "enable",
+            "Switch a trigger on. What happened while it was off is not made up for.",
+            triggers.enable_trigger,
+        ),
+        _switch_row("disable", "Switch a trigger off.", triggers.disable_trigger),
+        _switch_row(
+            "pause",
+            "Hold a trigger for now. A timer's runs meanwhile are made up for by `missed`; events "
+            "that come meanwhile are not given to it.",
+            triggers.pause_trigger,
+        ),
+        _switch_row("resume", "Hold a trigger no longer.", triggers.resume_trigger),
+    ]
+
+
+def _fire_row() -> Operation:
+    return Operation(
+        id="fireTrigger",
+        method="POST",
+        path=f"{_PATH}/fire",
+        summary="Run a trigger's function once, now, whether it is switched on or not.",
+        tag="triggers",
+        handler=triggers.fire_trigger,
+        parameters=_OF_TRIGGER,
+        body=api.FireRequest,
+        body_required=False,
+        problems=(404, 429, *BODY),
+        replies={202: ACCEPTED},
     )
 
 
