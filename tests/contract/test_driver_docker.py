@@ -542,6 +542,39 @@ def test_containers_that_ended_are_swept(engine, tmp_path):
         world.close()
 
 
+CALLS = """
+import os, sys
+from pathlib import Path
+from tests.contract.conftest import World
+
+world = World("docker", "asyncio", Path(sys.argv[1]), settings={"docker_host": sys.argv[2]})
+instance = world.start()
+assert instance.call(7).value == 7
+assert world.driver.stats(instance.id) is None
+assert instance.stop().signal == 9
+world.close()
+print("called", os.getpid(), flush=True)
+"""
+
+
+def test_a_node_may_itself_be_in_a_container_and_without_privileges(engine, tmp_path):
+    """It sees no process of its functions, and may change nobody's owner."""
+    done = subprocess.run(
+        [
+            *("unshare", "--pid", "--fork", "--mount-proc"),
+            *("setpriv", "--bounding-set=-all", "--inh-caps=-all"),
+            *(sys.executable, "-c", CALLS, str(tmp_path), engine.host),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        timeout=60,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[-1:] == ["called 1"], done.stderr[-2000:]
+
+
 # failures
 
 

@@ -67,7 +67,7 @@ class Container:
         self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
-        self._control = Control(plan.control_dir, plan.uid)
+        self._control = Control(plan.control_dir)
         self._base: Zygote | None = None
         self._ready: asyncio.Future[bool] = self._loop.create_future()
         #: The zygote that has the version's module imported; None = there is none.
@@ -214,7 +214,7 @@ class Container:
             await self.awake()
             if self._signature != signature or self._function is None:
                 self._start_function_zygote(spec, signature)
-            assert self._function_ready is not None  # just made, or with the zygote there is
+            assert self._function_ready is not None
             try:
                 async with asyncio.timeout(spec.init_timeout_ms / 1000):
                     await asyncio.shield(self._function_ready)
