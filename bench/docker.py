@@ -38,7 +38,7 @@ from pratai.model.function import FunctionConfig, Version
 from pratai.runtimes import catalog
 from pratai.wire import frames
 
-FIRST_GOAL = Goal(better="lower", first=2.0, best=1.2)
+FIRST_GOAL = Goal(better="lower", first=1 / 4, best=1 / 10)
 FURTHER_GOAL = Goal(better="lower", first=1 / 10, best=1 / 30)
 _RUN = "`docker run ... python3 -c pass`"
 

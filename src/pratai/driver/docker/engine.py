@@ -143,10 +143,7 @@ class Engine:
         arguments: Mapping[str, str],
         labels: Mapping[str, str],
     ) -> AsyncIterator[str]:
-        """Build an image from a tar archive; yields what the engine says meanwhile.
-
-        The names of the engine's own parameters are used, since `aiodocker` misspells one.
-        """
+        """Build an image from a tar archive; yields what the engine says meanwhile."""
         parameters = {
             "t": tag,
             "rm": "1",
