@@ -234,9 +234,14 @@ class Membership:
             for _, record in sorted(self.processes.items())
             if record.kind == "gateway" and record.scheduler_id == self._scheduler_id
         ]
-        if gateways != self._gateways:
-            self._gateways = gateways
-            effects.append(Send("scheduler", Peers(gateways=gateways)))
+        if gateways == self._gateways:
+            return
+        self._gateways = gateways
+        effects.append(Send("scheduler", Peers(gateways=gateways)))
+        roster = self.roster()  # they tell each other of changes: a new one must not be missed
+        effects.extend(
+            Send(address_of("gateway", peer.process_id, peer.endpoint), roster) for peer in gateways
+        )
 
     # silence
 

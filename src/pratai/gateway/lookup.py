@@ -179,6 +179,11 @@ class Lookup:
         self._functions.pop((namespace, name), None)
         self._forgotten += 1
 
+    def forget_all(self) -> None:
+        """Changes through other gateways may have been missed: read everything again."""
+        self._functions.clear()
+        self._forgotten += 1
+
     # for the catalog
 
     def remember(self, function: Function) -> Function:

@@ -90,6 +90,7 @@ class GatewayProcess:
             transport=self.transport,
             forget=self._forget,
             scheduler_changed=self._scheduler_changed,
+            introduced=self.catalog.forget_all,
         )
         self.gateway = GatewayService(
             config,

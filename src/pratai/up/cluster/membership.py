@@ -47,13 +47,19 @@ class Membership:
         transport: Transport,
         forget: Forget = forget_nothing,
         scheduler_changed: Callable[[], None] | None = None,
+        introduced: Callable[[], None] | None = None,
     ) -> None:
+        """`introduced`: told when the other gateways begin to know this one, which may have missed
+        changes before that.
+        """
         self._announcement = Announce(process_id=process_id, kind=kind, endpoint=endpoint, url=url)
         self.address = address_of(kind, process_id, endpoint)
         self._announce_s = announce_ms / 1_000
         self._transport = transport
         self._forget = forget
         self._scheduler_changed = scheduler_changed
+        self._introduced = introduced
+        self._is_known = False
         #: The newest answer of the scheduler; None before the first.
         self.roster: Roster | None = None
         self._heard_at_ms = 0
@@ -140,6 +146,11 @@ class Membership:
         if roster.refused:
             count("announcements_refused")
             _log.error("refused_by_scheduler", why=roster.refused)
+        own = self._announcement.process_id
+        known = any(peer.process_id == own for peer in roster.gateways)
+        if known and not self._is_known and self._introduced is not None:
+            self._introduced()
+        self._is_known = known
         restarted = before is not None and before.scheduler_id != roster.scheduler_id
         if restarted and self._scheduler_changed is not None:
             _log.warning("scheduler_restarted", scheduler_id=roster.scheduler_id)
