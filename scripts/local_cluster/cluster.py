@@ -241,7 +241,7 @@ class LocalCluster:
         return done.stdout
 
     def _await(self, members: Sequence[Member]) -> None:
-        await_ready(self.folder, members, START_S_MAX)
+        await_ready(members, START_S_MAX)
         self._save()
 
     def _add(self, member: Member) -> Member:

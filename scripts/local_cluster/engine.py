@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
-from members import LOOK_S, ClusterProblem, Member, command_line, reap, start
+from members import LOOK_S, ClusterProblem, Member, command_line, has_ended, reap, start
 
 from elasticsearch_cluster import cache_dir
 
@@ -65,7 +65,7 @@ class Engine:
         limit = time.monotonic() + START_S_MAX
         while not _answers(self.socket):
             reap()
-            if not member.is_running(self.cluster_folder) or time.monotonic() > limit:
+            if has_ended(member.pid) or time.monotonic() > limit:
                 raise ClusterProblem(f"dockerd did not start:\n{member.said()}")
             time.sleep(LOOK_S)
         return member

@@ -58,6 +58,14 @@ class Member:
         return ""
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process that we started is gone. Its command line is empty for a moment at first."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(") ")[2].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def command_line(pid: int) -> str:
     """How a process was started; "" when there is none, or it has ended."""
     try:
@@ -94,13 +102,13 @@ def start(
     )
 
 
-def await_ready(folder: Path, members: Iterable[Member], limit_s: float) -> None:
+def await_ready(members: Iterable[Member], limit_s: float) -> None:
     """Wait until each has written its ready file."""
     limit = time.monotonic() + limit_s
     for member in members:
         while not member.ready():
             reap()
-            if not member.is_running(folder):
+            if has_ended(member.pid):
                 raise ClusterProblem(f"{member.name} ended while it started:\n{member.said()}")
             if time.monotonic() > limit:
                 raise ClusterProblem(

@@ -301,6 +301,31 @@ def test_a_short_beginning_finds_among_very_many_words(
     with_stores(elasticsearch_settings, scenario)
 
 
+def test_no_value_that_is_asked_for_is_an_error_of_ours(
+    elasticsearch_settings: schema.Elasticsearch,
+) -> None:
+    async def scenario(store: ElasticsearchStore) -> None:
+        await store.accept(invocation("r1"))
+        store.append_logs([log("x")])
+        for number in (1 << 80, -(1 << 80), -1):
+            query = InvocationQuery(namespace="default", since_ms=number, until_ms=number)
+            assert (await store.invocations(query)).items == []
+            await store.logs(LogQuery(namespace="default", since_ms=number, after=number))
+        for text in ("\x00", "/../", "?refresh", "%2F", "\n", "é", "*"):
+            assert await store.get(text, text, text) is None
+            assert await store.invocation("default", text) is None
+            assert await store.documents("k", None, after=text, prefix=text) == []
+            query = InvocationQuery(namespace="default", cursor=text, function=text)
+            assert (await store.invocations(query)).items == []
+        with pytest.raises(InvalidField):
+            await store.get("k", "default", "\ud800")
+        with pytest.raises(InvalidField):
+            await store.documents("k", None, prefix="\ud800")
+        assert store.stats().healthy
+
+    with_stores(elasticsearch_settings, scenario)
+
+
 def test_the_id_of_a_document_may_be_long(elasticsearch_settings: schema.Elasticsearch) -> None:
     async def scenario(store: ElasticsearchStore) -> None:
         for end in "ab":

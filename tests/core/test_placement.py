@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.builders import NOW, invoke
 
+from pratai.core.leases import Lease, Leases
 from pratai.model.node import Capacity
 from pratai.scheduler.core import placement as module
 from pratai.scheduler.core.placement import Placement
 
 
 def placement(**slots: int) -> Placement:
-    made = Placement()
+    made = Placement(Leases())
     for node_id, count in slots.items():
         made.join(node_id, "memory", Capacity(slots=count))
     made.check()
@@ -23,9 +25,27 @@ def place(made: Placement, version_id: str, request_id: str) -> str:
     node = made.choose(version_id)
     if node is None:
         return ""
-    node.spend(request_id)
+    lease = Lease(
+        invoke=invoke(request_id),
+        attempt=1,
+        node_id=node.node_id,
+        expires_at_ms=NOW,
+        placed_at_ms=NOW,
+    )
+    made._leases.open(lease)
+    node.settle()
     made.check()
     return node.node_id
+
+
+def end(made: Placement, request_id: str) -> None:
+    """An attempt ended: its lease is closed, its node has a credit more."""
+    lease = made._leases.close(request_id)
+    assert lease is not None
+    node = made.nodes.get(lease.node_id)
+    if node is not None:
+        node.settle()
+    made.check()
 
 
 def test_no_node_no_choice() -> None:
@@ -80,16 +100,6 @@ def test_a_node_that_left_is_chosen_no_more() -> None:
     assert made.choose("v1") is None
 
 
-def test_an_end_that_is_told_twice_grants_one_credit() -> None:
-    made = placement(n1=2)
-    place(made, "v1", "r1")
-    place(made, "v1", "r2")
-    made.nodes["n1"].grant("r1")
-    made.nodes["n1"].grant("r1")
-
-    assert (made.nodes["n1"].credit, made.nodes["n1"].held) == (1, 1)
-
-
 def test_a_node_that_says_again_what_it_offers_keeps_what_it_holds() -> None:
     made = placement(n1=2)
     place(made, "v1", "r1")
@@ -101,10 +111,8 @@ def test_a_node_that_says_again_what_it_offers_keeps_what_it_holds() -> None:
 def test_a_version_goes_back_to_any_node_that_ran_it_lately() -> None:
     made = placement(n1=1, n2=1, **{f"m{number}": 1 for number in range(50)})
     ran = {place(made, "v1", f"r{number}") for number in range(2)}
-    for node in made.nodes.values():
-        node.grant("r0")
-        node.grant("r1")
-    made.nodes["m7"].spend("other")
+    end(made, "r0")
+    end(made, "r1")
 
     assert {place(made, "v1", f"again{number}") for number in range(2)} == ran
 
@@ -117,7 +125,7 @@ def test_a_node_that_was_told_to_make_a_version_ready_comes_before_others() -> N
 
 
 def test_a_free_slot_elsewhere_comes_before_waiting_behind_a_slot() -> None:
-    made = Placement()
+    made = Placement(Leases())
     for node_id in ("n1", "n2"):
         made.join(node_id, "memory", Capacity(slots=1, prefetch=1))
     first, second, third, fourth = (place(made, "v1", f"r{number}") for number in range(4))
@@ -127,7 +135,7 @@ def test_a_free_slot_elsewhere_comes_before_waiting_behind_a_slot() -> None:
 
 
 def test_a_node_short_of_memory_is_left_aside_while_others_have_it() -> None:
-    made = Placement()
+    made = Placement(Leases())
     for node_id in ("n1", "n2"):
         made.join(node_id, "memory", Capacity(slots=10, memory_mb=1_000))
     made.nodes["n1"].memory_used_mb = 900
@@ -183,9 +191,8 @@ def test_a_node_is_found_exactly_when_there_is_credit(
             assert bool(chosen) == (credit > 0)
             running += [(chosen, f"r{step}")] if chosen else []
         elif what == "end" and running:
-            ended, request_id = running.pop(number % len(running))
-            if ended in made.nodes:
-                made.nodes[ended].grant(request_id)
+            _, request_id = running.pop(number % len(running))
+            end(made, request_id)
         elif what == "drain":
             made.drain(node_id, drain=step % 2 == 0)
         elif what == "join":

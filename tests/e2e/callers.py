@@ -20,7 +20,9 @@ class Callers:
         #: {request: (method, status; 0 = the connection broke)}
         self.answers: dict[str, tuple[str, int]] = {}
         self._threads = [
-            threading.Thread(target=self._run, args=(number, methods[number % len(methods)]))
+            threading.Thread(
+                target=self._run, args=(number, methods[number % len(methods)]), daemon=True
+            )
             for number in range(count)
         ]
         for thread in self._threads:

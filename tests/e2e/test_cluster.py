@@ -7,9 +7,9 @@ strangers send rubbish (3 s by default).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
+import shutil
 import socket
 import threading
 import time
@@ -25,13 +25,15 @@ from platform_process import ClusterTarget
 
 HOSTILE_S = float(os.environ.get("PRATAI_HOSTILE_S", "3"))
 WAIT_S = 30.0
-WHERE = """
+#: Notes each run in a file that already exists, before it answers.
+RECORDER = """
 import os, time
 def main(payload):
     time.sleep(payload.get("sleep_s", 0))
-    with open(os.environ["RECORD"], "a") as file:
-        file.write(f"{payload['number']}\\n")
-    return os.environ.get("PRATAI_INSTANCE_ID", "") or payload["number"]
+    fd = os.open(os.environ["RECORD"], os.O_WRONLY | os.O_APPEND)
+    os.write(fd, f"{payload['number']}\\n".encode())
+    os.close(fd)
+    return payload["number"]
 """
 
 
@@ -41,6 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterTarget]
     running.start()
     yield running
     running.close()
+    shutil.rmtree(f"/var/tmp/pratai-cluster-{os.getpid()}", ignore_errors=True)
 
 
 def node_of(answer: Any, cluster: ClusterTarget) -> str:
@@ -69,12 +72,15 @@ def node_id(cluster: ClusterTarget, name: str) -> str:
 
 
 def deploy_recorder(cluster: ClusterTarget, name: str, **config: Any) -> Path:
-    record = cluster.directory / f"{name}.record"
-    record.touch()
+    shared = Path(f"/var/tmp/pratai-cluster-{os.getpid()}")
+    shared.mkdir(mode=0o755, exist_ok=True)
+    record = shared / f"{name}.txt"
+    record.write_text("")
     record.chmod(0o666)
-    cluster.directory.chmod(0o755)
-    source = WHERE.replace('os.environ["RECORD"]', json.dumps(str(record)))
-    cluster.deploy(name, source, **config)
+    cluster.deploy(name, RECORDER, environment={"RECORD": str(record)}, **config)
+    answer = cluster.invoke(name, {"number": -1})
+    assert answer.status == 200, answer
+    record.write_text("")
     return record
 
 

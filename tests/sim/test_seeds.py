@@ -135,7 +135,15 @@ def a_cancel_drops_the_neighbour_too(patch: pytest.MonkeyPatch) -> None:
 
 
 def credit_is_not_returned(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(NodeLedger, "grant", lambda self, request_id: None)
+    original = NodeLedger.settle
+    offered: set[NodeLedger] = set()
+
+    def settle(self: NodeLedger) -> None:
+        if self.place >= 0 or self not in offered:
+            original(self)
+            offered.add(self)
+
+    patch.setattr(NodeLedger, "settle", settle)
 
 
 def outcomes_are_recorded_twice(patch: pytest.MonkeyPatch) -> None:

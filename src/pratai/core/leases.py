@@ -35,6 +35,8 @@ class Leases:
         self._leases: dict[str, Lease] = {}
         #: {node_id: request ids leased to it}. Agrees with `_leases`.
         self._by_node: dict[str, set[str]] = {}
+        #: Nodes whose set is kept although it is empty.
+        self._watched: set[str] = set()
         self._expiry = Deadlines()
         #: Leases of a former scheduler are still being read from the journal.
         self.recovering = False
@@ -62,7 +64,7 @@ class Leases:
         del self._leases[request_id]
         of_node = self._by_node[lease.node_id]
         of_node.discard(request_id)
-        if not of_node:
+        if not of_node and lease.node_id not in self._watched:
             del self._by_node[lease.node_id]
         self._expiry.discard(request_id)
         return lease
@@ -81,6 +83,19 @@ class Leases:
         """Every open lease of a node."""
         return [self._leases[request_id] for request_id in sorted(self._by_node.get(node_id, ()))]
 
+    def watch(self, node_id: str) -> set[str]:
+        """The request ids leased to a node: a set that changes with the leases, until `unwatch`.
+        Only to be read.
+        """
+        self._watched.add(node_id)
+        return self._by_node.setdefault(node_id, set())
+
+    def unwatch(self, node_id: str) -> None:
+        """Nobody reads the set of a node any more."""
+        self._watched.discard(node_id)
+        if not self._by_node.get(node_id, True):
+            del self._by_node[node_id]
+
     def count_of(self, node_id: str) -> int:
         """How many leases a node has."""
         return len(self._by_node.get(node_id, ()))
@@ -95,4 +110,6 @@ class Leases:
         assert indexed == set(self._leases)
         for node_id, request_ids in self._by_node.items():
             assert all(self._leases[request_id].node_id == node_id for request_id in request_ids)
+        empty = {node_id for node_id, request_ids in self._by_node.items() if not request_ids}
+        assert empty <= self._watched
         self._expiry.check()

@@ -2,15 +2,17 @@
 
 A decision costs the same whatever the number of functions and nodes. Nodes that take another
 dispatch are kept in one list, from which a node is taken out when its last credit is spent and put
-back when one is granted. For each version the few nodes that ran it lately, or were told to make it
-ready, are remembered. First comes one of those with a free slot; then the less loaded of two nodes
-of the list (power of two choices; Mitzenmacher 2001), nodes short of memory for it left aside where
-others are found in a few probes; then one of those that only take it ahead of a slot. Candidates
-are drawn by a small generator of this object's own, so that the core stays deterministic.
+back when one is free again; what it holds is read from the ledger of leases. For each version the
+few nodes that ran it lately, or were told to make it ready, are remembered. First comes one of
+those with a free slot; then the less loaded of two nodes of the list (power of two choices;
+Mitzenmacher 2001), nodes short of memory for it left aside where others are found in a few probes;
+then one of those that only take it ahead of a slot. Candidates are drawn by a small generator of
+this object's own, so that the core stays deterministic.
 """
 
 from __future__ import annotations
 
+from pratai.core.leases import Leases
 from pratai.model.node import Capacity, address_of
 
 #: Nodes remembered for one version.
@@ -40,15 +42,15 @@ class NodeLedger:
         "slots",
     )
 
-    def __init__(self, free: list[NodeLedger], node_id: str) -> None:
+    def __init__(self, free: list[NodeLedger], node_id: str, request_ids: set[str]) -> None:
         self.node_id = node_id
         #: Where its dispatches are sent.
         self.address = ""
         self.capacity = Capacity(slots=0)
         #: Calls it runs at one time; with those that it takes ahead of a slot.
         self.slots = self.room = 0
-        #: What was dispatched to it and has not ended.
-        self.request_ids: set[str] = set()
+        #: What is leased to it; changes with the ledger of leases.
+        self.request_ids = request_ids
         self.draining = False
         #: As it said last, and what was placed there cold since.
         self.memory_used_mb = 0
@@ -72,45 +74,25 @@ class NodeLedger:
         self.capacity = capacity
         self.slots = capacity.slots
         self.room = capacity.slots + capacity.prefetch
-        self._settle()
-
-    def spend(self, request_id: str) -> None:
-        """Count a dispatch to it."""
-        request_ids = self.request_ids
-        assert len(request_ids) < self.room, f"{self.node_id} has no credit"
-        assert request_id not in request_ids, f"{self.node_id} has {request_id} already"
-        request_ids.add(request_id)
-        if len(request_ids) >= self.room:
-            self._settle()
-
-    def hold(self, request_id: str) -> None:
-        """Count a dispatch that it has from before, beyond its credit if need be."""
-        self.request_ids.add(request_id)
-        self._settle()
-
-    def grant(self, request_id: str) -> None:
-        """Count an attempt that ended; one of the node's former life counts for nothing."""
-        self.request_ids.discard(request_id)
-        if self.place < 0:
-            self._settle()
+        self.settle()
 
     def drain(self, *, drain: bool) -> None:
         """Give it nothing more, or something again."""
         self.draining = drain
-        self._settle()
+        self.settle()
 
     def leave(self) -> None:
         """Take no part any more; memories of it become worthless."""
         self.room = 0
-        self._settle()
+        self.settle()
 
     def is_short_of(self, memory_mb: int) -> bool:
         """Whether one more instance would not fit into its memory, as far as is known."""
         memory_max_mb = self.capacity.memory_mb
         return 0 < memory_max_mb < self.memory_used_mb + memory_mb
 
-    def _settle(self) -> None:
-        """Be among the free nodes exactly when there is credit."""
+    def settle(self) -> None:
+        """Be among the free nodes exactly when there is credit; after every change of leases."""
         free, place = self._free, self.place
         takes = len(self.request_ids) < self.room and not self.draining
         if takes and place < 0:
@@ -127,27 +109,23 @@ class NodeLedger:
 class Placement:
     """All nodes, and the choice among them."""
 
-    def __init__(self) -> None:
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
         self.nodes: dict[str, NodeLedger] = {}
         #: Nodes that take another dispatch, in no order.
         self._free: list[NodeLedger] = []
         #: {version_id: nodes that ran it lately, the newest first}; may hold nodes that left.
-        self._places: dict[str, list[NodeLedger]] = {}
+        self._places: dict[str, tuple[NodeLedger, ...]] = {}
         self._drawn = 1
 
     def join(self, node_id: str, endpoint: str, capacity: Capacity) -> NodeLedger:
         """Add a node, or update one that says again what it offers."""
         node = self.nodes.get(node_id)
         if node is None:
-            node = self.nodes[node_id] = NodeLedger(self._free, node_id)
+            request_ids = self._leases.watch(node_id)
+            node = self.nodes[node_id] = NodeLedger(self._free, node_id, request_ids)
         node.offer(endpoint, capacity)
         return node
-
-    def hold(self, node_id: str, request_id: str) -> None:
-        """A node that is there has a dispatch that was not given to it just now."""
-        node = self.nodes.get(node_id)
-        if node is not None:
-            node.hold(request_id)
 
     def drain(self, node_id: str, *, drain: bool) -> bool:
         """Choose a node no more, or again; whether that is a change for a node that is there."""
@@ -162,6 +140,7 @@ class Placement:
         node = self.nodes.pop(node_id, None)
         if node is not None:
             node.leave()
+            self._leases.unwatch(node_id)
         return node
 
     def choose(self, version_id: str, memory_mb: int = 0) -> NodeLedger | None:
@@ -187,10 +166,9 @@ class Placement:
         if places is None:
             if len(self._places) >= VERSIONS_MAX:
                 del self._places[next(iter(self._places))]
-            self._places[version_id] = [node]
+            self._places[version_id] = (node,)
         elif node not in places:
-            places.insert(0, node)
-            del places[PLACES_MAX:]
+            self._places[version_id] = (node, *places[: PLACES_MAX - 1])
 
     def forget(self, version_id: str) -> None:
         """A version was deleted."""
@@ -221,12 +199,15 @@ class Placement:
         return best or short
 
     def check(self) -> None:
-        """The list has exactly the nodes that take another dispatch, each at its place."""
+        """The list has only nodes that take another dispatch, each at its place. One whose lease
+        was closed a moment ago may not be in it yet.
+        """
         assert len(self._free) == len(set(self._free))
         for node in self.nodes.values():
             takes = node.credit > 0 and not node.draining
-            assert (node.place >= 0) == takes, f"{node!r} is at {node.place}"
-            assert not takes or self._free[node.place] is node
+            assert node.place < 0 or takes, f"{node.node_id} is offered and takes nothing"
+            assert node.place < 0 or self._free[node.place] is node
+            assert node.request_ids is self._leases.watch(node.node_id)
         assert set(self._free) <= set(self.nodes.values())
         assert all(0 < len(places) <= PLACES_MAX for places in self._places.values())
         assert len(self._places) <= VERSIONS_MAX

@@ -2,14 +2,16 @@
 
 Functions that have work and room take turns (round robin), so a flood of one never starves
 another. Within a function sync calls go first, since a caller waits; but after `SYNC_RUN_MAX` of
-them in a row a waiting async event has its turn. Cancelled entries stay in their deque until they
-surface; a deque is rebuilt when the dead outnumber the living. Most functions never wait: deques
-are made when something does, since with many functions memory is what a call costs.
+them in a row a waiting async event has its turn. Cancelled entries stay in their line until they
+surface; a line is rebuilt when the dead outnumber the living. Most functions never wait: lines are
+made when something does, since with many functions memory is what a call costs.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 
 from pratai.wire.messages import Invoke
 
@@ -17,6 +19,44 @@ from pratai.wire.messages import Invoke
 SYNC_RUN_MAX = 4
 #: Dead entries that a deque may hold before a rebuild is considered.
 DEAD_MAX = 64
+#: Entries taken out of a line that it still holds, at least, before they are removed together.
+TAKEN_MIN = 16
+
+
+class Line:
+    """First in, first out, in a plain list: a deque holds room for dozens, and with many functions
+    most lines have one entry.
+    """
+
+    __slots__ = ("_begin", "_entries")
+
+    def __init__(self) -> None:
+        self._entries: list[Invoke] = []
+        #: Where the line begins; before it is what was taken out.
+        self._begin = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._begin
+
+    def __iter__(self) -> Iterator[Invoke]:
+        return islice(self._entries, self._begin, None)
+
+    def append(self, invoke: Invoke) -> None:
+        """Come last."""
+        self._entries.append(invoke)
+
+    def popleft(self) -> Invoke:
+        """Take out the first."""
+        invoke = self._entries[self._begin]
+        self._begin += 1
+        if self._begin >= TAKEN_MIN and 2 * self._begin >= len(self._entries):
+            del self._entries[: self._begin]
+            self._begin = 0
+        return invoke
+
+    def keep(self, alive: list[Invoke]) -> None:
+        """Have these instead."""
+        self._entries, self._begin = alive, 0
 
 
 class FunctionQueue:
@@ -40,9 +80,9 @@ class FunctionQueue:
         #: `namespace/function`.
         self.key = key
         #: Sync calls, oldest first; may hold cancelled ones. None = there never was one.
-        self.waiting: deque[Invoke] | None = None
+        self.waiting: Line | None = None
         #: Async events, oldest first; may hold cancelled ones. None = there never was one.
-        self.backlog: deque[Invoke] | None = None
+        self.backlog: Line | None = None
         #: Entries of both that truly wait.
         self.sync_count = self.async_count = 0
         #: Leases open for this function.
@@ -71,7 +111,7 @@ class Queues:
         self._queues: dict[str, FunctionQueue] = {}
         #: Queues with entries and room, in order of their turn.
         self._ring: deque[FunctionQueue] = deque()
-        #: {request_id: invoke} of all that waits. The truth; deques may hold more.
+        #: {request_id: invoke} of all that waits. The truth; lines may hold more.
         self._queued: dict[str, Invoke] = {}
 
     def __len__(self) -> int:
@@ -115,12 +155,12 @@ class Queues:
         if invoke.journalled and not invoke.reply_to:
             queue.async_count += 1
             if queue.backlog is None:
-                queue.backlog = deque()
+                queue.backlog = Line()
             queue.backlog.append(invoke)
         else:
             queue.sync_count += 1
             if queue.waiting is None:
-                queue.waiting = deque()
+                queue.waiting = Line()
             queue.waiting.append(invoke)
         self.offer(queue)
 
@@ -131,14 +171,10 @@ class Queues:
             return None
         queue = self.of(f"{invoke.namespace}/{invoke.function}")
         _uncount(queue, invoke)
-        for entries in (queue.waiting or (), queue.backlog or ()):
-            if len(entries) > DEAD_MAX and len(entries) > 2 * (
-                queue.sync_count + queue.async_count
-            ):
-                assert isinstance(entries, deque)
-                alive = [entry for entry in entries if self._is_live(entry)]
-                entries.clear()
-                entries.extend(alive)
+        live_twice = 2 * (queue.sync_count + queue.async_count)
+        for line in (queue.waiting, queue.backlog):
+            if line and len(line) > DEAD_MAX and len(line) > live_twice:
+                line.keep([entry for entry in line if self._is_live(entry)])
         if not self._queued:
             self._leave_ring()
         self.drop_if_unused(queue)
@@ -179,7 +215,7 @@ class Queues:
             self._queues.pop(queue.key, None)
 
     def _pop_of(self, queue: FunctionQueue, *, sync_only: bool) -> Invoke | None:
-        order: tuple[deque[Invoke] | None, ...] = (queue.waiting, queue.backlog)
+        order: tuple[Line | None, ...] = (queue.waiting, queue.backlog)
         if sync_only:
             order = (queue.waiting,)
         elif queue.sync_run >= SYNC_RUN_MAX and queue.backlog:
@@ -207,7 +243,7 @@ class Queues:
         return self._queued.get(invoke.request_id) is invoke
 
     def check(self) -> None:
-        """Counts agree with what waits; everything that waits is in a deque of a queue that is in
+        """Counts agree with what waits; everything that waits is in a line of a queue that is in
         the ring unless its function has no room.
         """
         live = 0

@@ -59,7 +59,7 @@ class Scheduler:
         self._config = config
         self.leases = leases
         self.queues = Queues()
-        self.placement = Placement()
+        self.placement = Placement(leases)
         #: Gateways, which are told of backlogs; those given are there until `Peers` says others.
         self.backlogs = Backlogs(gateways)
         self.provisions = Provisions()
@@ -156,7 +156,9 @@ class Scheduler:
         )
         if self.leases.open(lease):
             effects.append(Wake(lease.expires_at_ms))
-        self.placement.hold(node_id, request_id)
+        node = self.placement.nodes.get(node_id)
+        if node is not None:
+            node.settle()
         effects.append(Send("collector", resume))
 
     def _on_cancel(self, cancel: Cancel, now_ms: int, effects: list[Effect]) -> None:
@@ -179,7 +181,7 @@ class Scheduler:
     def _on_freed(self, freed: Freed, now_ms: int, effects: list[Effect]) -> None:
         node = self.placement.nodes.get(freed.node_id)
         if node is not None:
-            node.grant(freed.request_id)
+            node.settle()
         queue = self.queues.of(f"{freed.namespace}/{freed.function}")
         queue.running -= 1
         if freed.run_us:
@@ -198,8 +200,6 @@ class Scheduler:
         node = self.placement.join(node_id, joined.endpoint, joined.capacity)
         if before and before != node.address:
             effects.append(Disconnect(before))
-        for lease in self.leases.of_node(node_id):
-            self.placement.hold(node_id, lease.invoke.request_id)
         node.drain(drain=node_id in self._drained)
         if not node.draining:
             self._provision(self.provisions.join(node_id, self._eligible()), effects)
@@ -284,7 +284,6 @@ class Scheduler:
         if node is None:
             return False
         queue.running += 1
-        node.spend(invoke.request_id)
         self._lease(invoke, node, now_ms, effects)
         return True
 
@@ -298,7 +297,6 @@ class Scheduler:
             node = self.placement.choose(invoke.version_id, invoke.memory_mb)
             assert node is not None, "there was credit"
             self._expiry.discard(invoke.request_id)
-            node.spend(invoke.request_id)
             self._lease(self._unhold(invoke), node, now_ms, effects)
 
     def _lease(self, invoke: Invoke, node: NodeLedger, now_ms: int, effects: list[Effect]) -> None:
@@ -315,6 +313,8 @@ class Scheduler:
         )
         if self.leases.open(lease):
             effects.append(Wake(lease.expires_at_ms))
+        if node.credit == 0:
+            node.settle()
         if invoke.journalled:
             effects.append(
                 RecordLease(invoke.request_id, invoke.namespace, attempt, node_id, now_ms)
@@ -406,9 +406,6 @@ class Scheduler:
             assert request_id not in self.queues
             assert self.leases.get(request_id) is None
         assert self.payload_bytes >= 0
-        for node in self.placement.nodes.values():
-            leases = self.leases.of_node(node.node_id)
-            assert node.request_ids >= {lease.invoke.request_id for lease in leases}
 
     _TRANSITIONS: ClassVar[dict[type[Message], Callable[..., None]]] = {
         Invoke: _on_invoke,

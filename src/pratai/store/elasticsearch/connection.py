@@ -16,14 +16,15 @@ from elastic_transport import (
     ApiResponse,
     ConnectionTimeout,
     HttpHeaders,
+    SerializationError,
 )
 from elastic_transport import TransportError as LostRequest
 from elastic_transport.client_utils import DEFAULT, DefaultType
-from elasticsearch import ApiError, AsyncElasticsearch
 
+from elasticsearch import ApiError, AsyncElasticsearch
 from pratai.config import schema
 from pratai.errors import ConfigError, StoreUnavailable
-from pratai.store.elasticsearch.refusals import Unreached, refusal
+from pratai.store.elasticsearch.refusals import Unreached, refusal, unstorable
 
 #: A node that did not answer is tried again after 1 s, at the latest after this.
 DEAD_NODE_S_MAX = 5
@@ -35,7 +36,7 @@ LARGE_BYTES = 512 * 1024
 SEARCH_TRIES = 3
 SEARCH_PAUSE_S = 0.2
 #: What a node answers that is not (or no longer) the right one to ask; another is asked at once.
-OTHER_NODE_STATUSES = (502, 504)
+OTHER_NODE_STATUSES = (502, 503, 504)
 
 
 class _Body(io.BytesIO):
@@ -111,6 +112,8 @@ class Connection:
             if error.meta.status in allowed:
                 return body
             raise refusal(error.meta.status, *_reason(body)) from error
+        except (SerializationError, UnicodeEncodeError) as error:
+            raise unstorable(str(error)) from error
         except LostRequest as error:
             raise _unreached(error) from error
         answer: dict[str, Any] = response.body

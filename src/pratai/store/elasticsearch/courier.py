@@ -109,8 +109,7 @@ class Courier:
 
     async def ready(self) -> None:
         """Have what a batch needs to know."""
-        if self._writer.trouble is not None:
-            raise self._writer.trouble
+        self._writer.check()
         await self._indices.ensure_known()
 
     async def carry(self, parcels: list[_Parcel]) -> list[_Parcel]:

@@ -55,14 +55,19 @@ def refusal(status: int, kind: str, reason: str) -> PrataiError:
             retry_after_s=1,
         )
     if status == 400 and kind in _MALFORMED:
-        return InvalidField(
-            f"A value cannot be stored: {reason}",
-            next_step="Send numbers below 2^63 and text that is valid Unicode.",
-        )
+        return unstorable(reason)
     return StoreUnavailable(
         f"Elasticsearch answered {status} {kind}: {reason}",
         next_step="Look at `GET _cluster/health` and the nodes' logs.",
         retry_after_s=2,
+    )
+
+
+def unstorable(reason: str) -> InvalidField:
+    """A value that cannot be written, or asked for."""
+    return InvalidField(
+        f"A value cannot be stored: {reason}",
+        next_step="Send numbers below 2^63 and text that is valid Unicode.",
     )
 
 

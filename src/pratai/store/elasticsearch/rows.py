@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from pratai.errors import InvalidField
 from pratai.model.invocation import Invocation, LogRecord
 from pratai.store import words
+from pratai.store.elasticsearch.refusals import unstorable
 
 #: What a record is reckoned to cost beside its event, result or text.
 RECORD_BYTES = 500
@@ -34,10 +34,7 @@ def encode(fields: Any) -> bytes:
     try:
         return msgspec.json.encode(fields)
     except (ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise InvalidField(
-            f"A value cannot be stored: {error}",
-            next_step="Send numbers below 2^63 and text that is valid Unicode.",
-        ) from error
+        raise unstorable(str(error)) from error
 
 
 def pack(payload: bytes) -> dict[str, str]:

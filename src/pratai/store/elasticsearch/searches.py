@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LIMIT_MAX = 10_000
 #: Documents of one answer of Elasticsearch.
 PAGE = 1_000
+NUMBER_MAX = 1 << 62
 #: Different endings tried of a word of several parts (`A-12` finds `A-1234`), in each segment.
 ENDINGS_MAX = 1_000
 #: Log records younger than this may still be joined by older ones of other processes.
@@ -94,7 +95,7 @@ class Searches:
     async def _logs(
         self, query: LogQuery, wanted: list[str] | None, *, upto_ms: int | None
     ) -> list[LogRecord]:
-        bounds: dict[str, int] = {"gt": query.after}
+        bounds: dict[str, int] = {"gt": _clamped(query.after)}
         if upto_ms is not None:
             bounds["lt"] = sequence.first_of(upto_ms + 1)
         filters: list[dict[str, Any]] = [
@@ -104,7 +105,7 @@ class Searches:
         ]
         filters += _terms(query, ("function", "request_id"))
         if query.since_ms:
-            filters.append({"range": {"at_ms": {"gte": query.since_ms}}})
+            filters.append({"range": {"at_ms": {"gte": _clamped(query.since_ms)}}})
         hits = await self._pages(
             self._names.logs,
             filters,
@@ -156,12 +157,17 @@ def _invocation_filters(query: InvocationQuery) -> list[dict[str, Any]]:
         filters.append({"term": {"dead": query.dead}})
     accepted = {}
     if query.since_ms:
-        accepted["gte"] = query.since_ms
+        accepted["gte"] = _clamped(query.since_ms)
     if query.until_ms:
-        accepted["lte"] = query.until_ms
+        accepted["lte"] = _clamped(query.until_ms)
     if accepted:
         filters.append({"range": {"accepted_at_ms": accepted}})
     return filters
+
+
+def _clamped(number: int) -> int:
+    """Within what Elasticsearch compares; beyond that nothing is."""
+    return max(-NUMBER_MAX, min(number, NUMBER_MAX))
 
 
 def _terms(query: InvocationQuery | LogQuery, names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import structlog
 
 from pratai import clock
 from pratai.config import schema
-from pratai.errors import ConfigError, PrataiError, StoreUnavailable
+from pratai.errors import ConfigError, StoreUnavailable
 from pratai.model.invocation import Invocation, LogRecord
 from pratai.store.base import (
     Accepted,
@@ -127,8 +127,8 @@ class ElasticsearchStore:
                 if clock.monotonic_us() - measured_us > MEASURE_EVERY_US:
                     measured_us = clock.monotonic_us()
                     await parts.upkeep.measure()
-            except PrataiError as error:
-                _log.info("store_not_looked_after", reason=error.detail)
+            except Exception as error:  # noqa: BLE001  the boundary of looking after: go on with it
+                _log.warning("store_not_looked_after", reason=str(error))
 
     # documents
 

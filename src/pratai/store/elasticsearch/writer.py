@@ -99,8 +99,7 @@ class Writer:
 
     def submit(self, write: Write) -> asyncio.Future[Answer]:
         """Give a write; the future is done when it is durable, or refused."""
-        if self.trouble is not None:
-            raise self._repeated(self.trouble)
+        self.check()
         if self.waiting >= self._waiting_max:
             raise StoreUnavailable(
                 f"{self.waiting} writes wait for Elasticsearch already.",
@@ -117,6 +116,11 @@ class Writer:
             self._is_stirred = True
             loop.call_soon(self._start_bulks)
         return future
+
+    def check(self) -> None:
+        """Raise what keeps writes from being taken, if anything does."""
+        if self.trouble is not None:
+            raise self._repeated(self.trouble)
 
     async def send(self, writes: Sequence[Write]) -> list[Answer | PrataiError]:
         """Write best-effort items apart from those that wait; one answer or refusal for each.
