@@ -16,7 +16,7 @@ from tests.contract.conftest import World
 from tests.docker_engine import DockerEngine
 
 from pratai.config.schema import Driver, Node
-from pratai.driver.docker import images
+from pratai.driver.docker import images, leftovers
 from pratai.driver.docker.engine import Engine
 from pratai.driver.docker.plan import seccomp_profile
 from pratai.driver.registry import create_driver
@@ -707,6 +707,31 @@ def test_old_images_of_functions_are_removed_and_those_in_use_stay(engine, tmp_p
         world.until(lambda: tags() == {"old-b", "old-c", "of-somebody"})
     finally:
         world.close()
+
+
+def test_images_that_lost_their_name_are_removed(engine, tmp_path, monkeypatch):
+    async def build(text: str) -> str:
+        client = Engine(engine.host, timeout_ms=30_000, build_timeout_ms=60_000)
+        code = tmp_path / "code"
+        code.mkdir(exist_ok=True)
+        (code / "main.py").write_text(text)
+        made = images.FunctionImage(
+            runtime_image=images.image_name("python3.11"), code_dir=str(code), layer_dir="", apt=[]
+        )
+        built = await images.build_function(client, made, tag="shop:1", progress=lambda _: None)
+        await client.close()
+        return built.id
+
+    first, second = asyncio.run(build("one")), asyncio.run(build("two"))
+    monkeypatch.setattr(leftovers, "NAMELESS_AGE_MIN_S", 0)
+
+    world = other_world(engine, tmp_path, sweep_ms=100)
+    try:
+        world.until(lambda: engine.docker("inspect", first, check=False).returncode != 0)
+        assert engine.docker("inspect", second).returncode == 0
+    finally:
+        world.close()
+        engine.docker("rmi", "shop:1")
 
 
 def test_an_image_that_was_removed_is_made_again(world, engine):

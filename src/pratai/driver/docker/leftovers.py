@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 import structlog
 
+from pratai.clock import now_ms
 from pratai.config.schema import Driver as DriverConfig
 from pratai.driver.docker.engine import Engine
-from pratai.driver.docker.images import LABEL_NODE
+from pratai.driver.docker.images import LABEL_IMAGE, LABEL_NODE
 from pratai.driver.docker.plan import Place, Plan
 from pratai.errors import PlatformError
 
@@ -25,6 +26,8 @@ _log = structlog.get_logger("driver")
 
 #: In a container's directory, what it was made from.
 PLAN_FILE = "plan.json"
+#: Images without a name are removed when they are older than this.
+NAMELESS_AGE_MIN_S = 3_600
 Adoptable = tuple[str, Plan, bool]
 
 
@@ -64,6 +67,7 @@ class Leftovers:
             name = _name(container)
             if container["State"] in ("exited", "dead") and name not in known():
                 await self._remove(container["Id"], name)
+        await self._remove_nameless()
         made = await self._engine.images({LABEL_NODE: self._place.node})
         made.sort(key=lambda image: int(image["Created"]))
         for image in made[: max(0, len(made) - self._config.images_max)]:
@@ -71,6 +75,16 @@ class Leftovers:
             for tag in image.get("RepoTags") or [image["Id"]]:
                 if tag not in images and await self._engine.remove_image(tag):
                     _log.info("image_removed", image=tag)
+
+    async def _remove_nameless(self) -> None:
+        """Images of ours that a newer build took the name of. The engine keeps those in use, and
+        young ones may be steps of a build.
+        """
+        before_s = now_ms() / 1_000 - NAMELESS_AGE_MIN_S
+        for image in await self._engine.images({LABEL_IMAGE: ""}):
+            nameless = not [tag for tag in image.get("RepoTags") or [] if "<none>" not in tag]
+            if nameless and int(image["Created"]) <= before_s:
+                await self._engine.remove_image(image["Id"])
 
     async def _containers(self) -> list[dict[str, Any]]:
         return await self._engine.containers({LABEL_NODE: self._place.node})
