@@ -7,8 +7,6 @@ import getpass
 import json
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
@@ -145,16 +143,12 @@ def status(cluster: LocalCluster, *, as_json: bool) -> int:
 
 
 def state_of(cluster: LocalCluster, member: Member) -> str:
-    """`ended`, `runs`, or for what has an own word on it `ready` or `not ready`."""
+    """`ended`, `runs`, or for what has a word of its own on it `ready` or `not ready`."""
     if not member.is_running(cluster.folder):
         return "ended"
-    if not member.url or member.name.startswith("elasticsearch"):
+    if not member.has_readiness:
         return "runs"
-    try:
-        urllib.request.urlopen(f"{member.url}/readyz", timeout=5).close()
-    except (urllib.error.URLError, OSError):
-        return "not ready"
-    return "ready"
+    return "ready" if member.is_ready() else "not ready"
 
 
 def memory_mb(pid: int) -> int:

@@ -78,6 +78,7 @@ class LocalCluster:
         self._processes(ports, docker_wanted=wanted.with_docker)
         self._nginx(nginx_port)
         self._await_nodes()
+        self._await_work(self.members)
         self._save()
 
     def _elasticsearch(self, count: int, ports: Ports) -> None:
@@ -192,6 +193,14 @@ class LocalCluster:
                 raise ClusterProblem(f"{len(ready)} of {wanted} nodes joined within {JOIN_S_MAX} s")
             time.sleep(LOOK_S)
 
+    def _await_work(self, members: Sequence[Member]) -> None:
+        limit = time.monotonic() + JOIN_S_MAX
+        for member in members:
+            while member.has_readiness and not member.is_ready():
+                if time.monotonic() > limit:
+                    raise ClusterProblem(f"{member.name} is not ready:\n{member.said()}")
+                time.sleep(LOOK_S)
+
     def nodes(self) -> list[dict[str, Any]]:
         """The nodes that the cluster knows, asked through nginx."""
         headers = {"authorization": f"Bearer {self.key}"}
@@ -266,6 +275,7 @@ class LocalCluster:
             ready_file=member.ready_file,
         ).pid
         self._await([member])
+        self._await_work([member])
 
     # state
 

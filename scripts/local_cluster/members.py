@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,6 +51,19 @@ class Member:
             return told
         return {}
 
+    @property
+    def has_readiness(self) -> bool:
+        """Whether it answers `/readyz`: the platform's processes, and nginx for them."""
+        return bool(self.url) and not self.name.startswith("elasticsearch")
+
+    def is_ready(self) -> bool:
+        """Whether it says that it does its work."""
+        try:
+            urllib.request.urlopen(f"{self.url}/readyz", timeout=5).close()
+        except OSError:
+            return False
+        return True
+
     def said(self) -> str:
         """The end of its log."""
         with contextlib.suppress(FileNotFoundError):
@@ -59,7 +73,7 @@ class Member:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process that we started is gone. Its command line is empty for a moment at first."""
+    """Whether a process that we started is gone; its command line is empty while it is started."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(") ")[2].startswith("Z")
     except (FileNotFoundError, ProcessLookupError):
