@@ -33,7 +33,7 @@ CONNECTIONS_EACH = 16
 #: Bodies above this are sent piece by piece.
 LARGE_BYTES = 512 * 1024
 #: A search that meets a part of an index which is just being moved or made is made again.
-SEARCH_TRIES = 3
+SEARCH_TRIES = 10
 SEARCH_PAUSE_S = 0.2
 #: What a node answers that is not (or no longer) the right one to ask; another is asked at once.
 OTHER_NODE_STATUSES = (502, 503, 504)
