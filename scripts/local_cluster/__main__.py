@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
-from cluster import LocalCluster, Wanted
+from composition import LocalCluster, Wanted
 from members import ClusterProblem, Member
 from nginx import NginxProblem
 
