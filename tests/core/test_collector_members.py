@@ -233,10 +233,18 @@ def test_gateways_that_announce_themselves_are_told_to_the_scheduler_once() -> N
     effects = given.handle(announce(url=peer.url))
 
     assert sent(effects, Peers, "scheduler") == [Peers(gateways=[peer])]
-    assert sent(effects, Roster, "gateway:g1@tcp://g1:5559") == [
-        Roster(scheduler_id="s1", gateways=[peer], nodes=0)
-    ]
+    roster = Roster(scheduler_id="s1", gateways=[peer], nodes=0)
+    assert set(map(str, sent(effects, Roster, "gateway:g1@tcp://g1:5559"))) == {str(roster)}
     assert sent(given.handle(announce(url=peer.url), NOW + 1_000), Peers) == []
+
+
+def test_gateways_are_told_at_once_of_another_one() -> None:
+    given = collector()
+    given.handle(announce("g1"))
+
+    (roster,) = sent(given.handle(announce("g2")), Roster, "gateway:g1@tcp://g1:5559")
+
+    assert [peer.process_id for peer in roster.gateways] == ["g1", "g2"]
 
 
 def test_a_silent_gateway_is_a_peer_no_more() -> None:

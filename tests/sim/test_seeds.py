@@ -184,13 +184,13 @@ def a_late_deadline_is_forgotten_with_an_early_one(patch: pytest.MonkeyPatch) ->
     patch.setattr(Deadlines, "due", due)
 
 
-def a_crash_loses_what_had_not_begun(patch: pytest.MonkeyPatch) -> None:
+def a_crash_loses_what_its_instance_had(patch: pytest.MonkeyPatch) -> None:
     original = Node._on_exited
 
     def on_exited(self: Node, exited: InstanceExited, now_ms: int, effects: list[Any]) -> None:
         instance = self.pool.instances.get(exited.instance_id)
         if instance is not None:
-            while len(instance.given) > 1:
+            while instance.given:
                 request_id = instance.given.pop()
                 self.held.pop(request_id, None)
                 self._deadlines.discard(request_id)
@@ -241,7 +241,7 @@ def resumed_attempts_do_not_count_as_running(patch: pytest.MonkeyPatch) -> None:
     original = Scheduler._on_resume
 
     def on_resume(self: Scheduler, resume: Resume, now_ms: int, effects: list[Any]) -> None:
-        known = self.has(resume.invoke.request_id)
+        known = self.knows(resume.invoke.request_id)
         original(self, resume, now_ms, effects)
         if not known:
             self.queues.of(f"{resume.invoke.namespace}/{resume.invoke.function}").running -= 1
@@ -269,7 +269,7 @@ def lost_nodes_stay_in_the_order(patch: pytest.MonkeyPatch) -> None:
         retries_are_not_bounded,
         expired_leases_are_not_told,
         a_late_deadline_is_forgotten_with_an_early_one,
-        a_crash_loses_what_had_not_begun,
+        a_crash_loses_what_its_instance_had,
         results_reach_the_wrong_caller,
         returned_events_are_forgotten,
         freed_calls_still_count_as_running,

@@ -8,7 +8,7 @@ lost and nothing runs twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from typing import TypeVar, cast
 
 import structlog
@@ -65,8 +65,6 @@ class CollectorService(Runner):
         self._records = Records(store)
         #: {request_id: its delivery} of outcomes to be recorded once that is done.
         self._deliveries: dict[str, asyncio.Task[None]] = {}
-        #: Request ids of outcomes taken and not yet recorded: the journal is behind on them.
-        self.unrecorded: set[str] = set()
         #: {request_id: writes under way}: the journal does not show yet what became of these.
         self._settling: dict[str, int] = {}
         self._store = store
@@ -97,9 +95,10 @@ class CollectorService(Runner):
                 self._transport.send("scheduler", move)
         self._write_members()
 
-    def is_settling(self, request_id: str) -> bool:
-        """Whether something about this invocation is decided and not in the journal yet."""
-        return request_id in self._settling
+    @property
+    def unrecorded(self) -> Container[str]:
+        """Request ids of which something is decided that the journal does not show yet."""
+        return self._settling
 
     async def settle(self) -> None:
         """Return when everything taken so far is written down and handed on."""
@@ -150,7 +149,6 @@ class CollectorService(Runner):
         )
         if not await self._until_written(lambda: self._store.record_outcome(record)):
             count("outcomes_repeated")
-        self.unrecorded.discard(outcome.request_id)
 
     def _record_retry(self, effect: RecordRetry) -> None:
         outcome = cast("Outcome", effect.outcome)

@@ -235,7 +235,7 @@ class SchedulerProcess(Process):
         missing = {
             item.request_id
             for item in self.stage.journal.pending()
-            if not self.core.has(item.request_id) and not self.collector.settling[item.request_id]
+            if not self.core.knows(item.request_id) and not self.collector.settling[item.request_id]
         }
         for request_id in sorted(missing & self._missing):
             self._take_up(self.stage.journal.invocations[request_id])

@@ -44,7 +44,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
 FUNCTIONS: tuple[Function, ...] = (
     Function(name="quick", run_ms=(0, 1)),
     Function(name="quick_async", run_ms=(0, 1), sync=0.0),
-    Function(name="spiky", run_ms=(0, 0), spikes=0.1, crashes=0.12, hangs=0.01),
+    Function(name="spiky", run_ms=(0, 0), spikes=0.15, crashes=0.25, hangs=0.01),
     Function(name="slow", run_ms=(20, 300)),
     Function(name="uneven", run_ms=(0, 120), hangs=0.05, timeout_ms=300),
     Function(name="limited", run_ms=(5, 40), concurrency_max=1),

@@ -358,6 +358,8 @@ class World:
             left[f"versions of {node.node_id}"] = len(core.pool.versions)
         for ledger in scheduler.placement.nodes.values():
             left[f"held by {ledger.node_id}"] = ledger.held
+            unused = ledger.credit and not ledger.draining and ledger.place < 0
+            left[f"credit unused of {ledger.node_id}"] = ledger.credit if unused else 0
         kept = {name: count for name, count in left.items() if count}
         if kept:
             raise Broken(f"left over at the end: {kept}")
@@ -416,7 +418,7 @@ def _config(chance: Random) -> schema.Config:
             instances_max=chance.choice((2, 8)),
             idle_max_ms=chance.choice((500, 3_000)),
             start_wait_ms=chance.choice((1, 5)),
-            depth=chance.choice((1, 2, 4)),
+            depth=chance.choice((1, 4, 8)),
             heartbeat_ms=300,
         ),
     )

@@ -89,14 +89,6 @@ class Scheduler:
         """Start no async event any more: the journal keeps them for the next start."""
         self.draining = True
 
-    def has(self, request_id: str) -> bool:
-        """Whether an invocation is here already, in one of its three places."""
-        return (
-            request_id in self.queues
-            or request_id in self._delayed
-            or self.leases.get(request_id) is not None
-        )
-
     def knows(self, request_id: str) -> bool:
         """Whether an invocation is here: queued, waiting for its time, or leased."""
         return (
@@ -109,7 +101,7 @@ class Scheduler:
 
     def _on_invoke(self, invoke: Invoke, now_ms: int, effects: list[Effect]) -> None:
         request_id = invoke.request_id
-        if self.has(request_id):
+        if self.knows(request_id):
             effects.append(Count("invokes_repeated"))
             return
         if invoke.available_at_ms > now_ms:
@@ -140,7 +132,7 @@ class Scheduler:
         """
         invoke, node_id = resume.invoke, resume.node_id
         request_id = invoke.request_id
-        if self.has(request_id):
+        if self.knows(request_id):
             effects.append(Count("invokes_repeated"))
             return
         queue = self.queues.of(f"{invoke.namespace}/{invoke.function}")
