@@ -104,6 +104,39 @@ def test_at_the_bound_the_container_unused_for_longest_makes_room(engine, tmp_pa
         world.close()
 
 
+def test_instances_of_a_prepared_version_are_forked_with_its_module_imported(world):
+    code = "import os\nloaded_by = os.getpid()\ndef main(p):\n    return loaded_by, os.getpid()\n"
+    world.run(world.driver.prepare(world.spec(code)))
+
+    (one, here), (other, there) = world.start(code).call().value, world.start(code).call().value
+
+    assert one == other
+    assert len({one, here, there}) == 3
+
+
+def test_logs_arrive_while_a_call_runs_and_waiting_events_are_handed_back(world):
+    instance = world.start(
+        """
+        import time
+
+        def main(p):
+            print("begun")
+            time.sleep(0.5)
+            return p
+        """
+    )
+    instance.post(1, request_id="r1")
+    instance.post(2, request_id="r2")
+    kind, meta, payload = instance.next()[1]
+    assert (kind, meta["request_id"], payload) == (frames.LOG, "r1", b"begun")
+
+    world.do(lambda: world.driver.recall(instance.id))
+
+    returned = instance.answer()
+    assert (returned.kind, returned.meta["request_id"]) == (frames.RETURNED, "r2")
+    assert instance.answer().value == 1
+
+
 # walls
 
 

@@ -176,6 +176,24 @@ def test_a_name_is_not_both_a_secret_and_a_variable() -> None:
     assert "twice" in refusal("secrets", ["A", "A"]).detail
 
 
+#: Options, orders ("-" removes), shell words, spaces, paths, patterns.
+WRONG_APT = [
+    "-y",
+    "jq-",
+    "jq+",
+    "jq;id",
+    "$(id)",
+    "a b",
+    "",
+    "x",
+    "Jq",
+    "../x",
+    "jq=1",
+    "li*",
+    "jq\n",
+]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "path"),
     [
@@ -194,6 +212,10 @@ def test_a_name_is_not_both_a_secret_and_a_variable() -> None:
         ("secrets", "TOKEN", "secrets"),
         ("secrets", [5], "secrets[0]"),
         ("runtime", "Python 3", "runtime"),
+        ("apt", "jq", "apt"),
+        ("apt", [str(n) * 3 for n in range(65)], "apt"),
+        ("apt", ["jq", "jq"], "apt[1]"),
+        *((("apt", ["jq", name], "apt[1]")) for name in WRONG_APT),
     ],
 )
 def test_a_wrong_value_is_refused_at_its_path(field: str, value: object, path: str) -> None:
@@ -201,6 +223,11 @@ def test_a_wrong_value_is_refused_at_its_path(field: str, value: object, path: s
     assert error.field == path
     assert error.allowed
     assert error.next_step
+
+
+@pytest.mark.parametrize("name", ["jq", "libgomp1", "g++", "libstdc++6", "python3.11-venv"])
+def test_names_of_debian_packages_are_accepted(name: str) -> None:
+    assert parse_config({"apt": [name]}, runtimes=["python3.11"]).apt == [name]
 
 
 def test_a_runtime_that_does_not_exist_is_refused_with_the_nearest() -> None:
