@@ -211,7 +211,7 @@ def test_a_document_that_somebody_else_wrote_or_that_cannot_be_written_is_writte
     run(body)
 
 
-def test_what_a_day_old_document_says_is_removed() -> None:
+def test_what_a_day_old_document_says_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(scene: Scene) -> None:
         old = NodeRecord(node_id="n1", state="lost", heard_at_ms=now_ms() - 2 * 86_400_000)
         await scene.store.put(
@@ -222,11 +222,18 @@ def test_what_a_day_old_document_says_is_removed() -> None:
                 body=msgspec.json.encode(old),
             )
         )
+        removed, delete = asyncio.Event(), scene.store.delete
+
+        async def watched_delete(document: Document) -> bool:
+            done = await delete(document)
+            removed.set()
+            return done
+
+        monkeypatch.setattr(scene.store, "delete", watched_delete)
         await scene.service.recover()
-        for _ in range(1_000):
-            if await node(scene.store) is None:
-                break
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            await removed.wait()
+
         assert await node(scene.store) is None
 
     run(body)

@@ -223,9 +223,11 @@ class Queues:
         for entries in order:
             while entries:
                 invoke = entries.popleft()
-                if not self._is_live(invoke):
+                live = self._queued.pop(invoke.request_id, None)
+                if live is not invoke:
+                    if live is not None:  # queued again since; that one has its own place
+                        self._queued[invoke.request_id] = live
                     continue
-                del self._queued[invoke.request_id]
                 _uncount(queue, invoke)
                 queue.sync_run = queue.sync_run + 1 if entries is queue.waiting else 0
                 return invoke
