@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,8 @@ class DockerEngine:
         self.directory = directory
         self.socket = directory / "sock"
         self.process: subprocess.Popen[bytes] | None = None
+        #: Links of the machine that its networks had at the end.
+        self.bridges: set[str] = set()
 
     @property
     def host(self) -> str:
@@ -93,6 +95,11 @@ class DockerEngine:
         assert done.returncode == 0 or not check, done.stderr
         return done
 
+    def made_bridges(self) -> set[str]:
+        """Links that its networks have, but for the one that every engine has."""
+        listed = self.docker("network", "ls", "-q", "--filter", "driver=bridge", check=False)
+        return {f"br-{network_id}" for network_id in listed.stdout.split()}
+
     def names(self) -> list[str]:
         """Every container, running or not."""
         return self.docker("ps", "-a", "--format", "{{.Names}}").stdout.split()
@@ -106,8 +113,8 @@ def docker_engine() -> Iterator[DockerEngine]:
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip
         give_up(f"needs root and {', '.join(missing) or 'nothing else'}")
     directory = Path(tempfile.mkdtemp(prefix="pratai-dockerd-"))
-    with _network_kept():
-        engine = DockerEngine(directory)
+    engine = DockerEngine(directory)
+    with _network_kept(lambda: engine.bridges):
         try:
             engine.start()
             _make_images(engine)
@@ -115,6 +122,7 @@ def docker_engine() -> Iterator[DockerEngine]:
         finally:
             for name in engine.docker("ps", "-aq", check=False).stdout.split():
                 engine.docker("rm", "-f", name, check=False)
+            engine.bridges |= engine.made_bridges()
             engine.docker("network", "prune", "-f", check=False)
             engine.stop()
             _unmount_below(directory)
@@ -154,24 +162,38 @@ def _ignore(line: str) -> None:
 
 
 @contextlib.contextmanager
-def _network_kept() -> Iterator[None]:
-    """The engine drops what is forwarded and adds a bridge and rules; afterwards it is as before."""
-    policy = _policy()
-    before = _rules()
-    links = _links()
+def _network_kept(bridges: Callable[[], set[str]]) -> Iterator[None]:
+    """The engine drops what is forwarded and adds bridges and rules; afterwards it is as before.
+
+    Where another engine runs beside this one, the rules are both of theirs: they are left alone.
+    """
+    alone = not _other_engines()
+    policy, before, links = _policy(), _rules(), _links()
     forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     try:
         yield
     finally:
+        alone = alone and not _other_engines()
         for link in _links() - links:
-            if link.startswith(("docker0", "br-")):
+            if link in bridges() or (alone and link == "docker0"):
                 _run("ip", "link", "delete", link)
-        restored = subprocess.run(
-            ["iptables-restore"], input=before, text=True, capture_output=True, check=False
-        )
-        if restored.returncode != 0 or _policy() != policy:
-            _run("iptables", "-P", "FORWARD", policy)
-        Path("/proc/sys/net/ipv4/ip_forward").write_text(forwarding)
+        if alone:
+            restored = subprocess.run(
+                ["iptables-restore"], input=before, text=True, capture_output=True, check=False
+            )
+            if restored.returncode != 0 or _policy() != policy:
+                _run("iptables", "-P", "FORWARD", policy)
+            Path("/proc/sys/net/ipv4/ip_forward").write_text(forwarding)
+
+
+def _other_engines() -> bool:
+    """Whether a dockerd runs; asked while that of the tests does not."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{name}/comm").read_text().strip() == "dockerd":
+                    return True
+    return False
 
 
 def _policy() -> str:

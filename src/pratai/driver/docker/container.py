@@ -312,9 +312,7 @@ class Container:
         self._unfit = {signature: reason}
 
     async def _make_room(self) -> None:
-        """Limits for one more instance: they grow by doubling, so that the engine is asked rarely,
-        and fall again once few are left.
-        """
+        """Limits for one more instance: they grow by doubling, and fall once few are left."""
         wanted = 1 << (len(self.instances) + self.held - 1).bit_length()
         if wanted <= self._room <= 2 * wanted:
             return

@@ -148,8 +148,7 @@ class ProcessDriver:
         """
         if spec.version.config.apt:
             raise PlatformError(
-                f"{spec.version.name} needs packages of the system (apt), which the process driver "
-                "does not install",
+                f"{spec.version.name} needs packages of the system, which are not installed here",
                 code="apt_unsupported",
                 next_step="Run it on a node with [driver] name = docker, or remove `apt`.",
             )
