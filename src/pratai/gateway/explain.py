@@ -141,6 +141,21 @@ REASONS: dict[str, Reason] = {
         "No instance could be started on node {node}: {message}.",
         "Look at the log of node {node}; `pratai doctor` tells what its driver lacks.",
     ),
+    "apt_unsupported": Reason(
+        _PLATFORM,
+        "It needs packages of Debian, which node {node} does not install: {message}.",
+        "Give the cluster a node with [driver] name = docker, or remove `apt`.",
+    ),
+    "image_build_failed": Reason(
+        _PLATFORM,
+        "Its image could not be built on node {node}: {message}.",
+        "Look at the names in `apt`, and whether the node reaches its package mirror.",
+    ),
+    "engine_unreachable": Reason(
+        _PLATFORM,
+        "The Docker engine of node {node} does not answer: {message}.",
+        "Start the engine, or set [driver] docker_host to where it listens.",
+    ),
     "package_unavailable": Reason(
         _PLATFORM,
         "Node {node} could not get the code or its dependencies: {message}.",
