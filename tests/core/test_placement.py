@@ -73,7 +73,26 @@ def test_a_version_stays_on_the_node_that_ran_it_last() -> None:
     made = placement(n1=10, n2=10, n3=10)
     first = place(made, "v1", "r0")
 
-    assert {place(made, "v1", f"r{number}") for number in range(1, 10)} == {first}
+    for number in range(1, 10):
+        end(made, f"r{number - 1}")
+        assert place(made, "v1", f"r{number}") == first
+
+
+def test_a_crowd_on_one_node_spreads_while_others_sleep() -> None:
+    made = placement(n1=32, n2=32)
+
+    chosen = [place(made, "v1", f"r{number}") for number in range(24)]
+
+    assert abs(chosen.count("n1") - chosen.count("n2")) <= 4
+
+
+def test_a_crowd_stays_where_everybody_is_as_busy() -> None:
+    made = placement(n1=32, n2=32)
+    for number in range(8):
+        place(made, "v1" if number % 2 else "v2", f"r{number}")
+    busy = [node.held for node in made.nodes.values()]
+
+    assert abs(busy[0] - busy[1]) <= 4
 
 
 def test_a_version_goes_on_to_another_node_when_its_own_is_full() -> None:

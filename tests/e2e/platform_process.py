@@ -168,6 +168,11 @@ class PlatformProcess:
             assert time.monotonic() < limit, found
             time.sleep(0.02)
 
+    @property
+    def gateway_url(self) -> str:
+        """A gateway itself, without anything before it."""
+        return self.url
+
     def metrics(self) -> str:
         """The figures of everybody who counts calls, one page after the other."""
         return self.request("GET", "/metrics").body.decode()
@@ -227,10 +232,18 @@ class ClusterTarget(PlatformProcess):
         command = [sys.executable, str(launcher), str(self.data_dir), str(ready_file)]
         return [*command, str(self.port), urls, *self.settings]
 
+    @property
+    def gateway_urls(self) -> list[str]:
+        readies = sorted(self.data_dir.glob("gateway-*.ready"))
+        return [json.loads(ready.read_text())["url"] for ready in readies]
+
+    @property
+    def gateway_url(self) -> str:
+        return self.gateway_urls[0]
+
     def metrics(self) -> str:
         pages = []
-        for ready in sorted(self.data_dir.glob("gateway-*.ready")):
-            url = json.loads(ready.read_text())["url"]
+        for url in self.gateway_urls:
             pages.append(self.pool.request("GET", f"{url}/metrics").data.decode())
         return "\n".join(pages)
 

@@ -26,6 +26,7 @@ class Call:
         "chunk_bytes",
         "chunks",
         "content_type",
+        "following",
         "gone",
         "invoke",
         "listener",
@@ -59,6 +60,8 @@ class Call:
         self.chunk_bytes = 0
         self.content_type = ""
         self.result: Result | None = None
+        #: When the journal is looked into for it; None for a call without an idempotency key.
+        self.following: asyncio.TimerHandle | None = None
         #: Whether it was said to a second scheduler.
         self.resent = False
         #: How to notice that the caller has gone; None when nobody watches, or somebody does.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import structlog
 from msgspec.structs import replace
 
 from pratai import ids
@@ -29,6 +30,7 @@ from pratai.transport.base import Transport
 from pratai.transport.runner import Runner
 from pratai.wire.messages import Cancel, Invoke, Result
 
+_log = structlog.get_logger("pratai.gateway")
 #: A caller is watched for hanging up once its call has taken this long.
 WATCH_AFTER_S = 0.05
 #: Bytes of a streamed result that may wait for a slow caller.
@@ -36,7 +38,9 @@ CHUNK_BYTES_MAX = 64 << 20
 #: Throttled calls recorded in one second; the rest are counted alone.
 THROTTLED_RECORDED_MAX = 10
 #: First and longest pause between looks at an invocation that another call runs.
-FOLLOW_S, FOLLOW_S_MAX = 0.005, 0.1
+FOLLOW_S, FOLLOW_S_MAX = 0.005, 0.25
+#: A call with an idempotency key that takes this long is looked for in the journal as well.
+FOLLOW_AFTER_S = 1.0
 
 Watch = Callable[[], Awaitable[None]]
 
@@ -270,6 +274,8 @@ class GatewayService(Runner):
     def _answer(self, effect: Answer) -> None:
         call = self._calls.pop(effect.result.request_id, None)
         if call is not None:
+            if call.following is not None:
+                call.following.cancel()
             if call.resent:
                 self._transport.send("scheduler", Cancel(request_id=call.invoke.request_id))
             call.answer(effect.result)
@@ -323,7 +329,9 @@ class GatewayService(Runner):
         accepted = await self.acceptor.journal(invocation)
         invoke = invoke_of(invocation, reply_to=self.core.address)
         if accepted.created:
-            return self._begin_call(invoke, version, qualifier)
+            call = self._begin_call(invoke, version, qualifier)
+            call.following = self._loop.call_later(FOLLOW_AFTER_S, self._follow_soon, call)
+            return call
         call = Call(
             invoke,
             version,
@@ -342,12 +350,27 @@ class GatewayService(Runner):
         """
         self.core.forget_backlogs()
         for call in self._calls.values():
-            if call.invoke.journalled:
-                request_id = call.invoke.request_id
-                self._begin(self._loop.create_task(self._follow(call, request_id)))
-            else:
+            if not call.invoke.journalled:
                 call.resent = True
                 self._transport.send("scheduler", replace(call.invoke, resent=True))
+
+    def _follow_soon(self, call: Call) -> None:
+        """A call with a key takes long: look into the journal too. A scheduler that found it there
+        after a restart runs it, and does not know who waits.
+        """
+        if call.result is None:
+            self._begin(self._loop.create_task(self._look_for(call)))
+
+    async def _look_for(self, call: Call) -> None:
+        """Take the result from the journal if it is there before it comes by itself."""
+        request_id = call.invoke.request_id
+        try:
+            result = await self._result_of_other(call, request_id)
+        except PrataiError as error:  # the call goes on: its result needs no journal
+            _log.warning("call_not_followed", request_id=request_id, error=error.detail)
+            return
+        if call.result is None and result.outcome != "timed_out":
+            self.receive(result)
 
     async def _follow(self, call: Call, request_id: str) -> None:
         """Answer a call with what another one of the same key comes to."""

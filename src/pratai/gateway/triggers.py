@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import msgspec
@@ -31,6 +31,13 @@ PAGE = 500
 
 _encode = msgspec.json.Encoder().encode
 Change = Callable[[Trigger], Trigger]
+#: Told (namespace, name, revision) of a trigger that was changed or deleted; returns when all
+#: gateways know.
+Tell = Callable[[str, str, int], Awaitable[None]]
+
+
+async def tell_nobody(namespace: str, name: str, revision: int) -> None:
+    """Hook of a catalog that is the only one."""
 
 
 class TriggerCatalog:
@@ -41,6 +48,18 @@ class TriggerCatalog:
         self._triggers_max = triggers_max
         self.cache = TriggerCache(store, shared=shared)
         self.runs = TriggerRuns(store)
+        #: Told of each change, before whoever made it is answered.
+        self.tell: Tell = tell_nobody
+
+    async def heard(self, namespace: str, name: str, revision: int) -> None:
+        """A trigger was changed or deleted through another gateway: know it from now on."""
+        document = await self._store.get(TRIGGER, namespace, name)
+        if document is None:
+            self.cache.changed(namespace, name, revision, None)
+            self.runs.forget(namespace, name)
+        else:
+            trigger = decode_trigger(document.body)
+            self.cache.changed(namespace, name, document.revision, trigger)
 
     def __repr__(self) -> str:
         """What is cached."""
@@ -132,6 +151,7 @@ class TriggerCatalog:
             await self._store.delete(
                 Document(kind=TRIGGER_STATE, namespace=namespace, id=name, body=b"")
             )
+            await self.tell(namespace, name, document.revision)
             return
         raise _busy(name)
 
@@ -178,6 +198,7 @@ class TriggerCatalog:
             )
         )
         self.cache.changed(fresh.namespace, fresh.name, revision, fresh)
+        await self.tell(fresh.namespace, fresh.name, revision)
         return fresh
 
     async def _state(self, trigger: Trigger) -> TriggerState:

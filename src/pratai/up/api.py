@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pratai.gateway.auth import KeyRing
     from pratai.gateway.catalog import Catalog
     from pratai.gateway.service import GatewayService
+    from pratai.gateway.triggers import TriggerCatalog
     from pratai.metrics import Scrape
     from pratai.packages.directory import Packages
 
@@ -44,6 +45,7 @@ class Parts(Protocol):
     catalog: Catalog
     keys: KeyRing
     packages: Packages
+    triggers: TriggerCatalog
     gateway: GatewayService
     scrape: Scrape
     url: str
@@ -79,6 +81,7 @@ class ApiHooks:
                 catalog=parts.catalog,
                 keys=parts.keys,
                 packages=parts.packages,
+                triggers=parts.triggers,
                 replay=self.replay,
                 invoke=self.invoke,
                 nodes=parts.nodes,

@@ -26,6 +26,7 @@ from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
 from pratai.gateway.direct import DirectProtocol
 from pratai.gateway.service import GatewayService
+from pratai.gateway.triggers import TriggerCatalog
 from pratai.metrics import Durations, Scrape
 from pratai.model.api import NodeView
 from pratai.model.function import Version
@@ -70,6 +71,9 @@ class Platform:
             os.path.join(logs_dir, "invocations.jsonl"), self.config.log.file_bytes_max
         )
         self.catalog = Catalog(self.store)
+        self.triggers = TriggerCatalog(
+            self.store, shared=False, triggers_max=self.config.gateway.triggers_max
+        )
         self.keys = KeyRing(self.store, required=self.config.auth.required and not options.no_auth)
         self.packages = Packages(options.data_dir, self.config.packages)
         self.node_id = kept_id(options.data_dir, "node")

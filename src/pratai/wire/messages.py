@@ -288,11 +288,17 @@ class Roster(Message, frozen=True, kw_only=True):
 
 
 class Changed(Message, frozen=True, kw_only=True):
-    """A function was changed through another gateway: read it again. Answered by `ChangeSeen`."""
+    """A function or trigger was changed, or a key revoked, through another gateway: read it again.
+    Answered by `ChangeSeen`.
+    """
 
     change_id: str
-    namespace: str
-    name: str
+    namespace: str = ""
+    #: A function.
+    name: str = ""
+    #: A trigger, and the revision that its document has, or had when it was deleted.
+    trigger: str = ""
+    revision: int = 0
     #: Ids of keys that were revoked.
     revoked: list[str] = []
     reply_to: str = ""

@@ -3,11 +3,12 @@
 A decision costs the same whatever the number of functions and nodes. Nodes that take another
 dispatch are kept in one list, from which a node is taken out when its last credit is spent and put
 back when one is free again; what it holds is read from the ledger of leases. For each version the
-few nodes that ran it lately, or were told to make it ready, are remembered. First comes one of
-those with a free slot; then the less loaded of two nodes of the list (power of two choices;
-Mitzenmacher 2001), nodes short of memory for it left aside where others are found in a few probes;
-then one of those that only take it ahead of a slot. Candidates are drawn by a small generator of
-this object's own, so that the core stays deterministic.
+few nodes that ran it lately, or were told to make it ready, are remembered. First comes the least
+loaded of those with a free slot, unless a node drawn at random is far less loaded (bounded loads;
+Mirrokni, Thorup and Zadimoghaddam 2018); then the less loaded of two nodes of the list (power of
+two choices; Mitzenmacher 2001), nodes short of memory for it left aside where others are found in a
+few probes; then one of those that only take it ahead of a slot. Candidates are drawn by a small
+generator of this object's own, so that the core stays deterministic.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ PLACES_MAX = 4
 VERSIONS_MAX = 200_000
 #: Nodes looked at to find two that have the memory.
 PROBES_MAX = 4
+
+#: A warm node of which less than this part of the slots is used is not compared with others.
+CROWD_SHARE = 16
 
 #: A linear congruential generator (Numerical Recipes); its high bits are used.
 _FACTOR, _STEP, _MASK = 1_664_525, 1_013_904_223, 0xFFFFFFFF
@@ -145,14 +149,17 @@ class Placement:
 
     def choose(self, version_id: str, memory_mb: int = 0) -> NodeLedger | None:
         """A node with credit for this version, or None."""
-        ahead = None
+        ahead = best = None
         places = self._places.get(version_id)
         if places is not None:
             for node in places:
                 if node.place >= 0:
-                    if len(node.request_ids) < node.slots:
-                        return node
-                    ahead = ahead or node
+                    if len(node.request_ids) >= node.slots:
+                        ahead = ahead or node
+                    elif best is None or _load(node, best) < _load(best, node):
+                        best = node
+        if best is not None:
+            return self._relieved(version_id, best, memory_mb)
         chosen = self._two_choices(memory_mb)
         if chosen is None or (ahead is not None and len(chosen.request_ids) >= chosen.slots):
             return ahead
@@ -177,6 +184,22 @@ class Placement:
     def has_credit(self) -> bool:
         """Whether any node takes another dispatch."""
         return bool(self._free)
+
+    def _relieved(self, version_id: str, warm: NodeLedger, memory_mb: int) -> NodeLedger:
+        """A warm node, or another one where far less runs: instances start in milliseconds, and
+        one node shall not be full while the next one sleeps.
+        """
+        if len(warm.request_ids) * CROWD_SHARE <= warm.slots:
+            return warm
+        drawn = self._drawn = (self._drawn * _FACTOR + _STEP) & _MASK
+        other = self._free[(drawn >> 16) % len(self._free)]
+        crowded = len(warm.request_ids) * other.slots * CROWD_SHARE
+        if crowded <= 2 * warm.slots * (len(other.request_ids) * CROWD_SHARE + other.slots):
+            return warm
+        if other.is_short_of(memory_mb):
+            return warm
+        self.remember(version_id, other)
+        return other
 
     def _two_choices(self, memory_mb: int) -> NodeLedger | None:
         free = self._free
@@ -211,3 +234,8 @@ class Placement:
         assert set(self._free) <= set(self.nodes.values())
         assert all(0 < len(places) <= PLACES_MAX for places in self._places.values())
         assert len(self._places) <= VERSIONS_MAX
+
+
+def _load(node: NodeLedger, other: NodeLedger) -> int:
+    """A node's share of slots in use, as a number to be compared with that of another one."""
+    return len(node.request_ids) * other.slots

@@ -21,6 +21,7 @@ from pratai.gateway.auth import KeyRing
 from pratai.gateway.catalog import Catalog
 from pratai.gateway.request import Scope
 from pratai.gateway.service import GatewayService
+from pratai.gateway.triggers import TriggerCatalog
 from pratai.metrics import Durations, Scrape
 from pratai.model.api import NodeView
 from pratai.packages.directory import Packages
@@ -58,6 +59,9 @@ class GatewayProcess:
             os.path.join(logs_dir, "invocations.jsonl"), config.log.file_bytes_max
         )
         self.catalog = Catalog(self.store, shared=True)
+        self.triggers = TriggerCatalog(
+            self.store, shared=True, triggers_max=config.gateway.triggers_max
+        )
         self.keys = KeyRing(self.store, required=config.auth.required, shared=True)
         shared = SharedPackages(self.store, config.packages)
         self.packages = Packages(
@@ -88,7 +92,7 @@ class GatewayProcess:
             url=own_url,
             announce_ms=config.gateway.announce_ms,
             transport=self.transport,
-            forget=self._forget,
+            heard=self._heard,
             scheduler_changed=self._scheduler_changed,
             introduced=self.catalog.forget_all,
         )
@@ -103,6 +107,7 @@ class GatewayProcess:
         self.gateway.acceptor.fresh = None
         self.catalog.tell = self._tell_function
         self.keys.tell = self._tell_key
+        self.triggers.tell = self._tell_trigger
         self.scrape = Scrape(self.durations, self._gauges)
         if config.auth.required:
             self.key = await self.keys.ensure_admin_key(
@@ -205,21 +210,27 @@ class GatewayProcess:
         if not self.membership.receive(message):
             self.gateway.receive(message)
 
-    def _forget(self, changed: Changed) -> None:
+    async def _heard(self, changed: Changed) -> None:
         """Something was changed through another gateway."""
         if changed.name:
             self.catalog.forget(changed.namespace, changed.name)
         for digest in changed.revoked:
             self.keys.forget(digest)
+        if changed.trigger:
+            await self.triggers.heard(changed.namespace, changed.trigger, changed.revision)
 
     def _scheduler_changed(self) -> None:
         self.gateway.scheduler_changed()
 
     async def _tell_function(self, namespace: str, name: str) -> None:
-        await self.membership.tell(namespace=namespace, name=name)
+        await self.membership.tell(Changed(change_id="", namespace=namespace, name=name))
 
     async def _tell_key(self, digest: str) -> None:
-        await self.membership.tell(revoked=digest)
+        await self.membership.tell(Changed(change_id="", revoked=[digest]))
+
+    async def _tell_trigger(self, namespace: str, name: str, revision: int) -> None:
+        changed = Changed(change_id="", namespace=namespace, trigger=name, revision=revision)
+        await self.membership.tell(changed)
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         return {

@@ -8,13 +8,15 @@ any gateway sees a deployment that was answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import structlog
+from msgspec.structs import replace
 
 from pratai import ids
 from pratai.clock import now_ms
+from pratai.errors import PrataiError
 from pratai.metrics import count
 from pratai.model.node import address_of
 from pratai.transport.base import Transport
@@ -26,15 +28,15 @@ ACK_S = 2.0
 #: Announcements without an answer after which the scheduler counts as gone.
 MISSED_MAX = 3
 
-Forget = Callable[[Changed], None]
+Heard = Callable[[Changed], Awaitable[None]]
 
 
-def forget_nothing(changed: Changed) -> None:
+async def remember_nothing(changed: Changed) -> None:
     """Hook of a process that remembers nothing that others change."""
 
 
 class Membership:
-    """Who this process is to the others. `forget`: told of what others changed."""
+    """Who this process is to the others. `heard`: told of what others changed."""
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class Membership:
         url: str,
         announce_ms: int,
         transport: Transport,
-        forget: Forget = forget_nothing,
+        heard: Heard = remember_nothing,
         scheduler_changed: Callable[[], None] | None = None,
         introduced: Callable[[], None] | None = None,
     ) -> None:
@@ -56,7 +58,9 @@ class Membership:
         self.address = address_of(kind, process_id, endpoint)
         self._announce_s = announce_ms / 1_000
         self._transport = transport
-        self._forget = forget
+        self._heard = heard
+        #: Changes of others being taken in.
+        self._hearing: set[asyncio.Task[None]] = set()
         self._scheduler_changed = scheduler_changed
         self._introduced = introduced
         self._is_known = False
@@ -75,6 +79,8 @@ class Membership:
         """Say nothing more."""
         if self._announcing is not None:
             self._announcing.cancel()
+        for task in self._hearing:
+            task.cancel()
 
     @property
     def scheduler_lost(self) -> str:
@@ -98,33 +104,34 @@ class Membership:
         if isinstance(message, Roster):
             self._on_roster(message)
         elif isinstance(message, Changed):
-            self._forget(message)
-            if message.reply_to:
-                seen = ChangeSeen(
-                    change_id=message.change_id, process_id=self._announcement.process_id
-                )
-                self._transport.send(message.reply_to, seen)
+            task = asyncio.get_running_loop().create_task(self._hear(message))
+            self._hearing.add(task)
+            task.add_done_callback(self._hearing.discard)
         elif isinstance(message, ChangeSeen):
             self._on_seen(message)
         else:
             return False
         return True
 
-    async def tell(self, namespace: str = "", name: str = "", revoked: str = "") -> None:
-        """Tell the other gateways of a change; return when they know."""
+    async def _hear(self, changed: Changed) -> None:
+        try:
+            await self._heard(changed)
+        except PrataiError as error:  # it is read again by itself soon; who told waits a little
+            count("changes_unread")
+            _log.warning("change_unread", error=error.detail)
+            return
+        seen = ChangeSeen(change_id=changed.change_id, process_id=self._announcement.process_id)
+        self._transport.send(changed.reply_to, seen)
+
+    async def tell(self, changed: Changed) -> None:
+        """Tell the other gateways of a change; return when they know. Its id is given here."""
         peers = self._peers()
         if not peers:
             return
         change_id = ids.request_id()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited[change_id] = ({peer.process_id for peer in peers}, done)
-        changed = Changed(
-            change_id=change_id,
-            namespace=namespace,
-            name=name,
-            revoked=[revoked] if revoked else [],
-            reply_to=self.address,
-        )
+        changed = replace(changed, change_id=change_id, reply_to=self.address)
         for peer in peers:
             self._transport.send(_address(peer), changed)
         try:
