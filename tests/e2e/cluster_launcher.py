@@ -176,7 +176,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: stopping.append(number))
     launched = Launched(folder, urls, sys.argv[5:])
-    told = launched.up(int(port))
+    try:
+        told = launched.up(int(port))
+    except BaseException:
+        for process in launched.processes.values():
+            process.kill()
+        raise
     fresh = folder / "ready.new"
     fresh.write_text(json.dumps({**told, "pid": os.getpid()}))
     fresh.rename(ready_file)

@@ -6,13 +6,16 @@ import atexit
 import contextlib
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import urllib3
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -168,6 +171,12 @@ class PlatformProcess:
             assert time.monotonic() < limit, found
             time.sleep(0.02)
 
+    def store_problem(self) -> str:
+        """What the store's own check finds in what a crash left; "" for nothing."""
+        with sqlite3.connect(self.data_dir / "pratai.db") as connection:
+            found = str(connection.execute("PRAGMA integrity_check").fetchone()[0])
+        return "" if found == "ok" else found
+
     @property
     def gateway_url(self) -> str:
         """A gateway itself, without anything before it."""
@@ -232,6 +241,10 @@ class ClusterTarget(PlatformProcess):
         command = [sys.executable, str(launcher), str(self.data_dir), str(ready_file)]
         return [*command, str(self.port), urls, *self.settings]
 
+    def store_problem(self) -> str:
+        health = elasticsearch_cluster.ask(elasticsearch_urls(), "GET", "/_cluster/health")
+        return "" if health["status"] in ("green", "yellow") else str(health)
+
     @property
     def gateway_urls(self) -> list[str]:
         readies = sorted(self.data_dir.glob("gateway-*.ready"))
@@ -242,10 +255,8 @@ class ClusterTarget(PlatformProcess):
         return self.gateway_urls[0]
 
     def metrics(self) -> str:
-        pages = []
-        for url in self.gateway_urls:
-            pages.append(self.pool.request("GET", f"{url}/metrics").data.decode())
-        return "\n".join(pages)
+        pages = [self.pool.request("GET", f"{url}/metrics") for url in self.gateway_urls]
+        return "\n".join(page.data.decode() for page in pages)
 
     # its processes, one by one
 
@@ -300,11 +311,17 @@ def elasticsearch_urls() -> str:
     return os.environ[URLS_VARIABLE]
 
 
-#: What the suite runs against: `embedded` (`pratai up`) or `cluster`.
-TARGET = os.environ.get("PRATAI_E2E_TARGET", "embedded")
+#: What the suite runs against, each in turn: `pratai up`, and a whole cluster.
+TARGETS: dict[str, type[PlatformProcess]] = {"embedded": PlatformProcess, "cluster": ClusterTarget}
 
 
-def new_platform(directory: Path, *settings: str) -> PlatformProcess:
-    """A platform of the kind that this run is about, not started yet."""
-    kind = {"embedded": PlatformProcess, "cluster": ClusterTarget}[TARGET]
-    return kind(directory, *settings)
+def wanted_targets() -> list[str]:
+    """The targets of this run: `PRATAI_E2E_TARGET`, or all."""
+    wanted = os.environ.get("PRATAI_E2E_TARGET", "")
+    return [wanted] if wanted else list(TARGETS)
+
+
+def check_target(target: str) -> None:
+    """Skip what cannot run here for want of nginx or Elasticsearch; in CI that is a failure."""
+    if target == "cluster" and shutil.which("nginx") is None and not os.environ.get("CI"):
+        pytest.skip("nginx is not installed")

@@ -92,12 +92,12 @@ def test_a_wrong_variable_is_refused_by_its_name(tmp_path: Path) -> None:
     check_refused(told, "PRATAI_NODE_SLOTS", "many")
 
 
-def test_a_data_dir_in_use_is_refused(own_platform: PlatformProcess) -> None:
-    own_platform.start()
-    told = up(own_platform.directory)
-    assert own_platform.process is not None
-    check_refused(told, "in use", str(own_platform.process.pid))
-    assert own_platform.request("GET", "/readyz").status == 200
+def test_a_data_dir_in_use_is_refused(embedded: PlatformProcess) -> None:
+    embedded.start()
+    told = up(embedded.directory)
+    assert embedded.process is not None
+    check_refused(told, "in use", str(embedded.process.pid))
+    assert embedded.request("GET", "/readyz").status == 200
 
 
 def test_a_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:

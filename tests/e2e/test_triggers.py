@@ -291,7 +291,8 @@ def test_the_command_line_makes_triggers_and_sends_events(served: PlatformProces
     assert json.loads(made.stdout)["event"]["data"] == {"sum": [7]}
     (match,) = json.loads(sent.stdout)["events"][0]["matched"]
     assert served.wait_done(match["request_id"])["result"]["data"] == {"sum": 7}
-    assert json.loads(shown.stdout)["state"]["last_request_id"] == match["request_id"]
+    assert json.loads(shown.stdout)["name"] == "cli"
+    wait_state(served, "cli", last_request_id=match["request_id"])
     assert (refused.returncode, b"no cron expression" in refused.stderr) == (2, True)
 
 

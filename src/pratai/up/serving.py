@@ -36,8 +36,10 @@ class Lived(Protocol):
         """Start everything but the HTTP server; the ASGI application to be served."""
         ...
 
-    async def serving(self) -> None:
-        """HTTP is served: what comes after that."""
+    async def serving(self) -> asyncio.Task[None] | None:
+        """HTTP is served: what comes after that. A task that it returns is one that the process
+        does not outlive.
+        """
         ...
 
     async def drain(self, stop_now: asyncio.Event) -> None:
@@ -71,6 +73,39 @@ async def live(
     `leave_ms`: how long it goes on answering what comes on open connections, once told to stop.
     """
     loop = asyncio.get_running_loop()
+    stopping, stop_now = _stopped_by_signals(loop)
+    process = make()
+    stop = loop.create_task(stopping.wait())
+    starting = loop.create_task(process.start(url_of(listener)))
+    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # told to stop while it waits for what it needs
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    server = _server(starting.result(), http, options)
+    serving = loop.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.001)
+    settle_garbage()
+    vital = await process.serving()
+    notify("READY=1")
+    ends = {stop, serving} if vital is None else {stop, serving, vital}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    notify("STOPPING=1")
+    if leave_ms:
+        await leave(server, listener, leave_ms, stop_now)
+    await process.drain(stop_now)
+    server.should_exit = True
+    await serving
+    await process.stop()
+    if vital is not None and vital.done() and not vital.cancelled():
+        vital.result()
+
+
+def _stopped_by_signals(
+    loop: asyncio.AbstractEventLoop,
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Events of a first and of a second signal."""
     stopping, stop_now = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -80,16 +115,11 @@ async def live(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    process = make()
-    stop = loop.create_task(stopping.wait())
-    starting = loop.create_task(process.start(url_of(listener)))
-    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():  # told to stop while it waits for what it needs
-        starting.cancel()
-        await asyncio.wait({starting})
-        return
-    app = starting.result()
-    server = Server(
+    return stopping, stop_now
+
+
+def _server(app: Any, http: Any, options: dict[str, Any]) -> Server:
+    return Server(
         uvicorn.Config(
             app,
             http=http,
@@ -106,20 +136,6 @@ async def live(
             **{"proxy_headers": False, **options},
         )
     )
-    serving = loop.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.001)
-    settle_garbage()
-    await process.serving()
-    notify("READY=1")
-    await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
-    notify("STOPPING=1")
-    if leave_ms:
-        await leave(server, listener, leave_ms, stop_now)
-    await process.drain(stop_now)
-    server.should_exit = True
-    await serving
-    await process.stop()
 
 
 async def leave(

@@ -87,10 +87,8 @@ class Platform:
         self.key = ""
         self.url = ""
 
-    async def start(self, url: str) -> App:
-        """Start everything but the HTTP server; calls may be made once this returns."""
-        self.url = url
-        await self.store.open()
+    def _make_services(self) -> None:
+        """The cores with the I/O around them; each is bound to its address by being made."""
         config = self.config
         self.gateway = GatewayService(
             config,
@@ -138,6 +136,12 @@ class Platform:
             emit=emitter(self.catalog, self.gateway.acceptor),
             transport=self.transport,
         )
+
+    async def start(self, url: str) -> App:
+        """Start everything but the HTTP server; calls may be made once this returns."""
+        self.url = url
+        await self.store.open()
+        self._make_services()
         await self.driver.open(self.node)
         await self.driver.recover()
         self.fingerprint = await self.driver.fingerprint()
@@ -152,17 +156,18 @@ class Platform:
         self.upkeep = Upkeep(self, self.packages)
         self.upkeep.start()
         return App(
-            config,
+            self.config,
             service=self.gateway,
             catalog=self.catalog,
             keys=self.keys,
             api=self.hooks.build_api(),
         )
 
-    async def serving(self) -> None:
+    async def serving(self) -> asyncio.Task[None] | None:
         """Calls are served: say so, and go on with what was unfinished."""
         self._resuming = asyncio.get_running_loop().create_task(self._resume())
         await asyncio.to_thread(_announce, self)
+        return None
 
     async def _resume(self) -> None:
         """Queue what the journal holds unfinished, and make known functions ready."""

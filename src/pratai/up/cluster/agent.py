@@ -63,9 +63,10 @@ class AgentProcess:
         scrape = Scrape(Durations(), self._gauges)
         return health_app(self._ready, scrape.text)
 
-    async def serving(self) -> None:
+    async def serving(self) -> asyncio.Task[None] | None:
         """Nothing more."""
         _log.info("watching", process_id=self.process_id)
+        return None
 
     async def drain(self, stop_now: asyncio.Event) -> None:
         """Nothing waits: what is not accepted yet is found again."""

@@ -124,9 +124,10 @@ class GatewayProcess:
             api=self._api(),
         )
 
-    async def serving(self) -> None:
+    async def serving(self) -> asyncio.Task[None] | None:
         """HTTP is served."""
         _log.info("serving", url=self.url, process_id=self.process_id)
+        return None
 
     async def drain(self, stop_now: asyncio.Event) -> None:
         """Let running calls end, up to the drain limit; take nothing new."""

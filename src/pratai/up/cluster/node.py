@@ -83,8 +83,9 @@ class NodeProcess:
         node.join()
         return health_app(self._ready, scrape.text)
 
-    async def serving(self) -> None:
+    async def serving(self) -> asyncio.Task[None] | None:
         """Nothing more: work comes once the scheduler has taken the node in."""
+        return None
 
     async def drain(self, stop_now: asyncio.Event) -> None:
         """Let running calls end, up to the drain limit; offer no place any more."""

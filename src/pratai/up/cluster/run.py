@@ -83,12 +83,13 @@ class _Announced:
     async def start(self, url: str) -> object:
         return await self._process.start(url)
 
-    async def serving(self) -> None:
-        await self._process.serving()
+    async def serving(self) -> asyncio.Task[None] | None:
+        vital = await self._process.serving()
         key = getattr(self._process, "key", "")
         url = getattr(self._process, "url", "") or self._url
         if self._options.ready_file:
             await asyncio.to_thread(_write_ready, self._options.ready_file, url, key)
+        return vital
 
     async def drain(self, stop_now: asyncio.Event) -> None:
         await self._process.drain(stop_now)

@@ -106,9 +106,10 @@ class SchedulerProcess:
         self.scrape = Scrape(self.durations, self._gauges)
         return health_app(self._ready, self.scrape.text)
 
-    async def serving(self) -> None:
-        """Become the scheduler, now or when the one there is gone."""
+    async def serving(self) -> asyncio.Task[None] | None:
+        """Become the scheduler, now or when the one there is gone; it ends with its claim."""
         self._leading = asyncio.get_running_loop().create_task(self._lead())
+        return self._leading
 
     async def drain(self, stop_now: asyncio.Event) -> None:
         """Dispatch nothing more; write down what has arrived."""
