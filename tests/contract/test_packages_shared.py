@@ -169,7 +169,7 @@ async def test_no_more_parts_are_under_way_than_allowed(store: Store, tmp_path: 
 
     await SharedPackages(watched, limits).put("package", file_of(tmp_path, MANY))  # type: ignore[arg-type]
 
-    assert watched.open_puts_max == 2
+    assert 0 < watched.open_puts_max <= 2
 
 
 @over_each_store

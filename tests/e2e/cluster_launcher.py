@@ -57,6 +57,7 @@ class Launched:
             "node.heartbeat_ms=500",
             "node.memory_mb=4096",
             "packages.shared=yes",
+            "gateway.leave_ms=100",
         ]
 
     def _ports(self) -> dict[str, int]:

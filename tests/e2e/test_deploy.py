@@ -53,6 +53,7 @@ def placed(tmp_path: Path) -> Path:
     for unit in UNITS:
         text = (DEPLOY / "systemd" / unit).read_text()
         (tmp_path / unit).write_text(text.replace("/opt/pratai/bin/pratai", sys.executable))
+        (tmp_path / unit).chmod(0o644)
     return tmp_path
 
 

@@ -40,7 +40,7 @@ def test_the_live_api_keeps_what_its_document_says(
     config.write_text((_existing(own_platform) if known else "") + CONFIG.read_text())
     command = [
         *(str(Path(sys.executable).parent / "st"), "--config-file", str(config), "run"),
-        f"{own_platform.url}/v1/openapi.json",
+        f"{own_platform.gateway_url}/v1/openapi.json",
         *("-H", f"Authorization: Bearer {own_platform.key}"),
         *("--max-examples", EXAMPLES, "--max-time", str(TIME_S_MAX), "--seed", "1"),
         *("--phases", "coverage,fuzzing" if known else "coverage,fuzzing,stateful"),

@@ -99,7 +99,7 @@ def test_a_flood_of_sync_calls_is_served_near_capacity_and_refused_beyond(
             assert kind == "application/problem+json"
     assert sent.ms(0.99) <= 1.5 * wait_ms + SLACK_MS
     assert set(light.statuses) == {200}, light.statuses
-    assert light.windows_ms(0.99, 1.0) <= 3 * alone.windows_ms(0.99, 1.0) + 60
+    assert light.windows_ms(0.99, 1.0) <= 3 * alone.windows_ms(0.99, 1.0) + own_platform.slack_ms
     assert memory.most_mb < RSS_MAX_MB
     assert after.rate() >= 0.6 * measured.rate(), "it did not recover"
 

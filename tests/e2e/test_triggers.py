@@ -376,6 +376,7 @@ REQUESTS: dict[str, tuple[str, str, bytes, str, int, str | None]] = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_wrong_request_is_refused_with_its_field(served: PlatformProcess, name: str) -> None:
     method, path, body, content_type, status, field = REQUESTS[name]
+    served.url = served.gateway_url  # a proxy before it would refuse some of this in its own words
     headers = {"content-type": content_type} if content_type else {}
 
     answer = served.request(method, path, body=body, headers=headers)

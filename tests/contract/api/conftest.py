@@ -46,6 +46,10 @@ class Answer:
         return [msgspec.json.decode(line) for line in self.body.splitlines()]
 
 
+async def _nodes() -> list[NodeView]:
+    return [NODE]
+
+
 class World:
     """A gateway's API with everything it needs, and a caller of it."""
 
@@ -69,7 +73,7 @@ class World:
             packages=self.packages,
             replay=self._replay,
             invoke=self._invoke,
-            nodes=lambda: [NODE],
+            nodes=_nodes,
             runtimes=lambda: [RUNTIME],
             ready=lambda: dict(self.wrong),
             metrics=lambda: b"# HELP pratai_up\npratai_up 1\n",
