@@ -334,3 +334,15 @@ def test_logs_are_kept() -> None:
     )
 
     assert given().handle(Logs(node_id="n1", records=[record])) == [RecordLogs([record])]
+
+
+def test_a_dispatch_that_a_node_cannot_run_goes_back_to_the_scheduler_unrecorded() -> None:
+    failure = Failure(code="unfit", fault="platform", error_message="no packages here")
+    collector = given(event("e1"))
+
+    effects = collector.handle(outcome("e1", outcome="crashed", failure=failure))
+
+    names = [type(effect.message).__name__ for effect in effects if isinstance(effect, Send)]
+    assert names == ["Freed", "Unfit"]
+    assert not any(isinstance(effect, RecordOutcome | RecordRetry) for effect in effects)
+    assert len(collector._leases) == 0

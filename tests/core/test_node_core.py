@@ -694,3 +694,20 @@ def test_a_draining_node_gives_back_events_and_goes_on_with_calls() -> None:
     assert ended(checked.handle(event_dispatch("e2"))) == [("e2", "discarded")]
     assert runs(checked.handle(ready(1))) == [("n1-1", "r1")]
     assert runs(checked.handle(answered(1))) == [("n1-1", "r2")]
+
+
+def test_what_this_node_cannot_run_is_left_to_another_one_if_there_is_one() -> None:
+    unfit = Failure(code="apt_unsupported", fault="platform", error_message="no packages here")
+    made = node()
+    made.handle(dispatch("a", movable=True))
+    made.handle(dispatch("b", movable=False))
+
+    effects = made.handle(Prepared(version_id=dispatch("a").version_id, failure=unfit))
+
+    said = [effect for effect in effects if isinstance(effect, Send)]
+    codes = [(one.to, one.message.request_id, one.message.failure.code) for one in said]
+    assert codes == [
+        ("collector", "a", "unfit"),
+        (GATEWAY, "b", "apt_unsupported"),
+        ("collector", "b", "apt_unsupported"),
+    ]

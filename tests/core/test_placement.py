@@ -222,3 +222,33 @@ def test_a_node_is_found_exactly_when_there_is_credit(
         assert made.has_credit() == any(
             node.credit > 0 and not node.draining for node in made.nodes.values()
         )
+
+
+def test_a_node_that_cannot_run_a_version_is_not_chosen_for_it_again() -> None:
+    made = placement(n1=10, n2=10)
+    assert made.is_movable("v1", "n1")
+    made.exclude("v1", "n1")
+
+    assert {place(made, "v1", f"r{number}") for number in range(6)} == {"n2"}
+    assert not made.is_movable("v1", "n2")
+    assert {place(made, "v2", f"s{number}") for number in range(8)} >= {"n1"}
+
+
+def test_a_version_waits_for_nodes_that_can_run_it() -> None:
+    made = placement(n1=10, n2=1)
+    made.exclude("v1", "n1")
+
+    assert place(made, "v1", "r1") == "n2"
+    assert place(made, "v1", "r2") == ""
+    assert made.has_credit()
+
+
+def test_where_no_node_can_run_a_version_one_is_chosen_to_say_so() -> None:
+    made = placement(n1=10)
+    made.exclude("v1", "n1")
+
+    assert place(made, "v1", "r1") == "n1"
+    assert not made.is_movable("v1", "n1")
+    made.forget("v1")
+    made.join("n2", "memory", Capacity(slots=1))
+    assert made.is_movable("v1", "n1")

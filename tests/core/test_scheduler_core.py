@@ -36,6 +36,7 @@ from pratai.wire.messages import (
     Outcome,
     Result,
     Tick,
+    Unfit,
     Withdraw,
 )
 
@@ -487,3 +488,31 @@ def test_a_function_whose_calls_were_cancelled_while_one_ran_is_forgotten_with_i
 
     assert free(scheduler, "r0") == []
     assert scheduler.queues.functions == 0
+
+
+def test_what_a_node_cannot_run_is_given_to_another_one_without_using_up_an_attempt() -> None:
+    scheduler = given(joined("n1", slots=4), joined("n2", slots=4), invoke("a"))
+    lease = scheduler.leases.get("a")
+    assert lease is not None
+    scheduler.handle(freed(scheduler.leases, "a", node_id=lease.node_id))
+
+    effects = scheduler.handle(Unfit(node_id=lease.node_id, invoke=lease.invoke, attempt=1))
+
+    (dispatch,) = [
+        effect.message for effect in effects if isinstance(getattr(effect, "message", 0), Dispatch)
+    ]
+    again = scheduler.leases.get("a")
+    assert again is not None
+    assert again.node_id != lease.node_id
+    assert (dispatch.attempt, dispatch.movable, dispatch.reply_to) == (2, False, GATEWAY)
+    assert again.invoke.attempts_max == lease.invoke.attempts_max + 1
+
+
+def test_what_only_a_full_node_can_run_waits_while_others_have_room() -> None:
+    scheduler = given(joined("n1", slots=4), joined("n2", slots=1))
+    scheduler.placement.exclude("default/f/1", "n1")
+
+    assert dispatched(scheduler.handle(invoke("a"))) == ["a"]
+    assert dispatched(scheduler.handle(invoke("b"))) == []
+    assert free(scheduler, "a", node_id="n2") == []
+    assert dispatched(scheduler.handle(Tick(), NOW + 50)) == ["b"]

@@ -48,6 +48,7 @@ from pratai.wire.messages import (
     Result,
     Resume,
     Tick,
+    Unfit,
     Unreachable,
     Withdraw,
 )
@@ -117,7 +118,11 @@ class Collector:
                 ),
             )
         )
-        if invoke.journalled:
+        if outcome.failure is not None and outcome.failure.code == "unfit":
+            effects.append(Count("dispatches_unfit"))
+            unfit = Unfit(node_id=lease.node_id, invoke=invoke, attempt=lease.attempt)
+            effects.append(Send("scheduler", unfit))
+        elif invoke.journalled:
             self._settle(lease, outcome, now_ms, effects)
         elif outcome.failure is not None and outcome.failure.code in _SILENT:
             self._answer_for_node(invoke, outcome, effects)

@@ -1,12 +1,11 @@
 """The node's core: reuse, start, evict, kill, answer. Pure; `service.py` does what it decides.
 
-How many instances: one is started at once for the first call of a version. Further ones are
-started when what waits would wait longer than a start is worth (`start_wait_ms`), judged by the
-smoothed run time, and at the latest when something has waited that long. So a function of
-microseconds is served by few busy instances, and one that sleeps gets an instance for each call.
+How many instances: one at once for the first call of a version; further ones when what waits would
+wait longer than a start is worth (`start_wait_ms`), judged by the smoothed run time, and at the
+latest when something has waited that long. So a function of microseconds is served by few busy
+instances, and one that sleeps gets an instance for each call.
 
-Fast functions are given up to `depth` events at once, so that an instance that ends one finds the
-next waiting in its socket. Events behind one that turns out long are recalled.
+Fast functions are given up to `depth` events at once; those behind a long one are recalled.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from pratai.core.effects import (
 )
 from pratai.core.machine import UnknownMessage
 from pratai.model.invocation import Failure, OutcomeKind
-from pratai.node.ending import CALLER_GONE, RETURNED, End, chunk_of, timed_out
+from pratai.node.ending import CALLER_GONE, RETURNED, End, chunk_of, refused_here, timed_out
 from pratai.node.pool import Held, Instance, Pool, VersionPool
 from pratai.node.presence import Presence
 from pratai.node.scaling import depth_of, instances_wanted, may_stall, stalled
@@ -182,7 +181,8 @@ class Node:
         pool.state = "absent"
         while pool.queue:
             held = pool.queue.popleft()
-            self._end(held, now_ms, effects, outcome="crashed", failure=prepared.failure)
+            why = refused_here(held, prepared.failure)
+            self._end(held, now_ms, effects, outcome="crashed", failure=why)
         self.pool.drop_if_unused(pool)
 
     def _on_ready(self, ready: InstanceReady, now_ms: int, effects: list[Effect]) -> None:

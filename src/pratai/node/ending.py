@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from pratai.model.invocation import Failure, OutcomeKind
 from pratai.node.pool import Held
@@ -15,12 +16,24 @@ RETURNED = Failure(
     error_message="the node was shutting down before it began",
     next="Call again.",
 )
+#: Codes of failures that say of the node, not of the version, that they do not go together.
+UNFIT_CODES = frozenset({"apt_unsupported", "layer_of_other_machine"})
 CALLER_GONE = Failure(
     code="caller_gone",
     fault="caller",
     error_message="the caller hung up before the result was there",
     next="Nothing, or call asynchronously if the caller cannot wait.",
 )
+
+
+def refused_here(held: Held, failure: Failure) -> Failure:
+    """How a call ends whose version cannot be made ready here. What may run elsewhere does, and
+    whoever waits for it is not told.
+    """
+    if failure.code not in UNFIT_CODES or not held.dispatch.movable:
+        return failure
+    held.dispatch = replace(held.dispatch, reply_to="")
+    return replace(failure, code="unfit")
 
 
 def timed_out(dispatch: Dispatch, stage: str, waited_ms: int) -> Failure:

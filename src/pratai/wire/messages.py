@@ -112,6 +112,8 @@ class Dispatch(Message, frozen=True, kw_only=True):
     idempotency_key: str = ""
     trigger: str = "http"
     dispatched_at_ms: int = 0
+    #: Whether there are other nodes to try should this one not be able to run it at all.
+    movable: bool = False
 
 
 class Withdraw(Message, frozen=True, kw_only=True):
@@ -335,6 +337,14 @@ class Freed(Message, frozen=True, kw_only=True):
     namespace: str
     function: str
     run_us: int = 0
+
+
+class Unfit(Message, frozen=True, kw_only=True):
+    """A node cannot run a version at all (its driver, its machine): try another one."""
+
+    node_id: str
+    invoke: Invoke
+    attempt: int
 
 
 class Joined(Message, frozen=True, kw_only=True):

@@ -23,8 +23,10 @@ NODE_LOST = Failure(
 )
 
 
-def dispatch_of(invoke: Invoke, attempt: int, deadline_ms: int, now_ms: int) -> Dispatch:
-    """What a node is told of an attempt."""
+def dispatch_of(
+    invoke: Invoke, attempt: int, deadline_ms: int, now_ms: int, *, movable: bool = False
+) -> Dispatch:
+    """What a node is told of an attempt. `movable`: another node may be able to run it."""
     return Dispatch(
         request_id=invoke.request_id,
         attempt=attempt,
@@ -42,6 +44,7 @@ def dispatch_of(invoke: Invoke, attempt: int, deadline_ms: int, now_ms: int) -> 
         idempotency_key=invoke.idempotency_key,
         trigger=invoke.trigger,
         dispatched_at_ms=now_ms,
+        movable=movable,
     )
 
 

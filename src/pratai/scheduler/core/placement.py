@@ -23,6 +23,8 @@ VERSIONS_MAX = 200_000
 #: Nodes looked at to find two that have the memory.
 PROBES_MAX = 4
 
+#: Versions that some nodes cannot run; a further one takes the place of the oldest.
+UNFIT_MAX = 10_000
 #: A warm node of which less than this part of the slots is used is not compared with others.
 CROWD_SHARE = 16
 
@@ -121,6 +123,9 @@ class Placement:
         #: {version_id: nodes that ran it lately, the newest first}; may hold nodes that left.
         self._places: dict[str, tuple[NodeLedger, ...]] = {}
         self._drawn = 1
+        #: {version_id: ids of nodes that cannot run it}. At most `UNFIT_MAX`, few nodes each: a
+        #: choice among the others looks at them all.
+        self._unfit: dict[str, set[str]] = {}
 
     def join(self, node_id: str, endpoint: str, capacity: Capacity) -> NodeLedger:
         """Add a node, or update one that says again what it offers."""
@@ -147,8 +152,31 @@ class Placement:
             self._leases.unwatch(node_id)
         return node
 
+    def exclude(self, version_id: str, node_id: str) -> None:
+        """A node cannot run a version: choose it no more, unless no other node is there."""
+        if len(self._unfit) >= UNFIT_MAX and version_id not in self._unfit:
+            del self._unfit[next(iter(self._unfit))]
+        unfit = self._unfit.setdefault(version_id, set())
+        unfit.intersection_update(self.nodes)
+        unfit.add(node_id)
+        places = self._places.pop(version_id, ())
+        kept = tuple(node for node in places if node.node_id not in unfit)
+        if kept:
+            self._places[version_id] = kept
+
+    def is_movable(self, version_id: str, node_id: str) -> bool:
+        """Whether another node may be able to run a version."""
+        unfit = self._unfit.get(version_id) if self._unfit else None
+        if unfit is None:
+            return len(self.nodes) > 1
+        return any(name != node_id and name not in unfit for name in self.nodes)
+
     def choose(self, version_id: str, memory_mb: int = 0) -> NodeLedger | None:
         """A node with credit for this version, or None."""
+        unfit = self._unfit.get(version_id) if self._unfit else None
+        if unfit is not None and not unfit.issuperset(self.nodes):
+            fit = [node for node in self._free if node.node_id not in unfit]
+            return min(fit, key=_share, default=None)
         ahead = best = None
         places = self._places.get(version_id)
         if places is not None:
@@ -180,6 +208,7 @@ class Placement:
     def forget(self, version_id: str) -> None:
         """A version was deleted."""
         self._places.pop(version_id, None)
+        self._unfit.pop(version_id, None)
 
     def has_credit(self) -> bool:
         """Whether any node takes another dispatch."""
@@ -239,3 +268,7 @@ class Placement:
 def _load(node: NodeLedger, other: NodeLedger) -> int:
     """A node's share of slots in use, as a number to be compared with that of another one."""
     return len(node.request_ids) * other.slots
+
+
+def _share(node: NodeLedger) -> float:
+    return len(node.request_ids) / max(1, node.slots)

@@ -37,6 +37,7 @@ from pratai.wire.messages import (
     Provision,
     Resume,
     Tick,
+    Unfit,
     Withdraw,
 )
 
@@ -46,6 +47,8 @@ RETRY_AFTER_S_MAX = 60
 FULL_RETRY_AFTER_S = 5
 #: The backlog must fall below this share of its bound before gateways are told of room.
 BACKLOG_LOW = 0.9
+#: Wait of what only full nodes can run.
+FIT_WAIT_MS = 50
 #: Drained nodes that are remembered; a further one takes the place of the oldest.
 DRAINED_MAX = 10_000
 
@@ -125,6 +128,15 @@ class Scheduler:
             if self._expiry.add(invoke.request_id, invoke.deadline_ms):
                 effects.append(Wake(invoke.deadline_ms))
             self._tell_backlog(queue, now_ms, effects)
+
+    def _on_unfit(self, unfit: Unfit, now_ms: int, effects: list[Effect]) -> None:
+        """A node cannot run this version: others are tried, and it is not asked again."""
+        invoke = unfit.invoke
+        self.placement.exclude(invoke.version_id, unfit.node_id)
+        again = replace(
+            invoke, attempt=unfit.attempt, attempts_max=invoke.attempts_max + 1, available_at_ms=0
+        )
+        self._on_invoke(again, now_ms, effects)
 
     def _on_resume(self, resume: Resume, now_ms: int, effects: list[Effect]) -> None:
         """Open a lease of the scheduler before this one again, for as long as a node that lives may
@@ -285,11 +297,22 @@ class Scheduler:
             popped = self.queues.pop(sync_only=self.draining)
             if popped is None:
                 return
-            _, invoke = popped
+            queue, invoke = popped
             node = self.placement.choose(invoke.version_id, invoke.memory_mb)
-            assert node is not None, "there was credit"
             self._expiry.discard(invoke.request_id)
+            if node is None:  # nodes with credit cannot run it, and those that can are full
+                self._wait_for_fit(queue, invoke, now_ms, effects)
+                continue
             self._lease(self._unhold(invoke), node, now_ms, effects)
+
+    def _wait_for_fit(
+        self, queue: FunctionQueue, invoke: Invoke, now_ms: int, effects: list[Effect]
+    ) -> None:
+        queue.running -= 1
+        self._delayed[invoke.request_id] = invoke
+        at_ms = now_ms + FIT_WAIT_MS
+        if self._delays.add(invoke.request_id, at_ms):
+            effects.append(Wake(at_ms))
 
     def _lease(self, invoke: Invoke, node: NodeLedger, now_ms: int, effects: list[Effect]) -> None:
         attempt, node_id = invoke.attempt + 1, node.node_id
@@ -311,7 +334,8 @@ class Scheduler:
             effects.append(
                 RecordLease(invoke.request_id, invoke.namespace, attempt, node_id, now_ms)
             )
-        dispatch = answers.dispatch_of(invoke, attempt, deadline_ms, now_ms)
+        movable = self.placement.is_movable(invoke.version_id, node_id)
+        dispatch = answers.dispatch_of(invoke, attempt, deadline_ms, now_ms, movable=movable)
         effects.append(Send(node.address, dispatch))
 
     def _refuse(self, queue: FunctionQueue, invoke: Invoke, effects: list[Effect]) -> None:
@@ -407,6 +431,7 @@ class Scheduler:
         DrainNode: _on_drain_node,
         Gone: _on_gone,
         Resume: _on_resume,
+        Unfit: _on_unfit,
         Peers: _on_peers,
         NodeUsed: _on_node_used,
         Provision: _on_provision,
