@@ -91,7 +91,7 @@ def test_a_flood_of_sync_calls_is_served_near_capacity_and_refused_beyond(
     _report(capacity, sent, wait_ms=wait_ms, alone=alone, light=light, memory=memory, after=after)
     assert set(sent.statuses) <= {200, 429}, sent.statuses
     assert sent.broken == 0
-    assert _served_in_time(sent) >= 0.8 * capacity
+    assert _served_in_time(sent) >= own_platform.goodput_min * capacity
     assert sent.count(429) > sent.count(200)
     for _, status, _, retry_after, kind, _ in sent.calls:
         if status == 429:
