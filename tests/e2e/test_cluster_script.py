@@ -151,6 +151,33 @@ def test_the_examples_run_through_nginx_on_both_nodes(cluster: Script) -> None:
     assert {one["outcome"] for one in page["items"]} <= {"succeeded", "failed", ""}
 
 
+def test_a_function_that_one_node_cannot_run_runs_on_the_other(
+    cluster: Script, tmp_path: Path
+) -> None:
+    docker = [node["node_id"] for node in cluster.status()["nodes"] if node["driver"] == "docker"]
+    if not docker:
+        pytest.skip("there is no node with Docker: not root, or no dockerd")
+    source = tmp_path / "counting.py"
+    source.write_text(
+        "import subprocess\n"
+        "def main(payload):\n"
+        "    done = subprocess.run(['jq', '-n', '1 + 1'], capture_output=True, text=True)\n"
+        "    return int(done.stdout)\n"
+    )
+    deploy(cluster, "counting", str(source), "--apt", "jq", "--timeout-ms", "120000")
+
+    answers = [
+        cluster.request("POST", "/v1/functions/counting/invocations", body=b"{}", timeout=150)
+        for _ in range(6)
+    ]
+
+    assert [(answer.status, answer.data) for answer in answers] == [(200, b"2")] * 6
+    for answer in answers:
+        request_id = answer.headers["pratai-request-id"]
+        told = cluster.request("GET", f"/v1/invocations/{request_id}").json()
+        assert told["node_id"] in docker
+
+
 def test_a_rolling_restart_of_the_gateways_fails_no_call(cluster: Script, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     deploy(cluster, "slow", str(tmp_path / "slow.py"))
@@ -209,30 +236,3 @@ def running_over(folder: Path) -> list[str]:
             if f"{folder}/" in command:
                 found.append(command.replace("\0", " "))
     return found
-
-
-def test_a_function_that_one_node_cannot_run_runs_on_the_other(
-    cluster: Script, tmp_path: Path
-) -> None:
-    docker = [node["node_id"] for node in cluster.status()["nodes"] if node["driver"] == "docker"]
-    if not docker:
-        pytest.skip("there is no node with Docker: not root, or no dockerd")
-    source = tmp_path / "counting.py"
-    source.write_text(
-        "import subprocess\n"
-        "def main(payload):\n"
-        "    done = subprocess.run(['jq', '-n', '1 + 1'], capture_output=True, text=True)\n"
-        "    return int(done.stdout)\n"
-    )
-    deploy(cluster, "counting", str(source), "--apt", "jq", "--timeout-ms", "120000")
-
-    answers = [
-        cluster.request("POST", "/v1/functions/counting/invocations", body=b"{}", timeout=150)
-        for _ in range(6)
-    ]
-
-    assert [answer.json() for answer in answers] == [2] * 6
-    for answer in answers:
-        request_id = answer.headers["pratai-request-id"]
-        told = cluster.request("GET", f"/v1/invocations/{request_id}").json()
-        assert told["node_id"] in docker
