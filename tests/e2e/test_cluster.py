@@ -231,6 +231,26 @@ def test_a_killed_scheduler_loses_no_event_and_no_call_hangs(cluster: ClusterTar
     assert len(twice) <= 64
 
 
+def test_of_two_schedulers_one_leads_also_while_it_begins(cluster: ClusterTarget) -> None:
+    def led() -> int:
+        logs = [cluster.data_dir / f"{name}.log" for name in ("scheduler", "scheduler-2")]
+        return sum(log.read_text().count('"event": "leading"') for log in logs if log.exists())
+
+    before = led()
+    cluster.kill("scheduler")
+    cluster.run("scheduler")
+    second = cluster.run("scheduler-2", like="scheduler")
+    until("one leads", lambda: led() == before + 1)
+    time.sleep(8)  # more than twice the time that a claim lasts
+    assert led() == before + 1
+
+    second.terminate()
+
+    assert second.wait(20) == 0
+    cluster.deploy("after", "def main(payload):\n    return payload\n")
+    until("calls are served", lambda: cluster.invoke("after", 1).status == 200)
+
+
 def test_a_killed_gateway_loses_no_event(cluster: ClusterTarget) -> None:
     record = deploy_recorder(cluster, "steadier", retries=5, retry_backoff_ms=10)
     with Load(cluster, "steadier") as load:

@@ -138,7 +138,11 @@ class SchedulerProcess:
     # becoming the scheduler
 
     async def _lead(self) -> None:
+        """Own the journal, and renew that from the first moment: reading it may take long."""
         await self.ownership.take()
+        await asyncio.gather(self.ownership.keep(), self._work())
+
+    async def _work(self) -> None:
         queue = self.config.queue
         host = parts.bind_address(queue)
         self._zeromq.watch(
@@ -158,7 +162,6 @@ class SchedulerProcess:
         self.stragglers.start()
         self._upkeep = Upkeep(self, None)
         self._upkeep.start()
-        await self.ownership.keep()
 
     async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something that needs the store, as soon as the store is there."""
